@@ -1,0 +1,39 @@
+# The environment lies in .venv; pip's own configuration decides where packages come from.
+PYTHON ?= python3
+BIN := .venv/bin
+.DEFAULT_GOAL := help
+
+.PHONY: help env record test check format ui clean
+
+help:  ## what there is
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
+
+.venv/.ready: pyproject.toml constraints.txt
+	@echo "making the environment in .venv (about 2 minutes, 2 GB)"
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install -qq -c constraints.txt -e '.[dev]'
+	@touch $@
+
+env: .venv/.ready  ## the environment
+
+record: env  ## the whole main job: corpus, 3 seeds, SLOT sweep, MLflow, a verified record folder
+	$(BIN)/python sweeps/slot_sweep.py
+
+test: env  ## all tests
+	$(BIN)/python -m pytest -q
+
+check: env  ## format, lint, types, import contracts
+	$(BIN)/ruff format --check model service sweeps tests
+	$(BIN)/ruff check model service sweeps tests
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+
+format: env  ## put the code in shape
+	$(BIN)/ruff format model service sweeps tests
+	$(BIN)/ruff check --fix model service sweeps tests
+
+ui: env  ## MLflow's pages about every run
+	$(BIN)/caddie ui
+
+clean:  ## remove the environment
+	rm -rf .venv

@@ -1,0 +1,1 @@
+"""Token shards, the tokenizer's byte table, and which tokens a step sees."""

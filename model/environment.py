@@ -1,0 +1,76 @@
+"""The field's environment variables, as they set a bundled ``train_gpt.py`` (names: openai/parameter-golf #1303)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from model.overlay import overlay, parse_value
+
+FIELD_NAMES = {
+    "ITERATIONS": "train.steps",
+    "TRAIN_BATCH_TOKENS": "train.batch_tokens",
+    "TRAIN_SEQ_LEN": "train.seq_len",
+    "TRAIN_LOG_EVERY": "train.log_every",
+    "WARMUP_STEPS": "train.warmup_steps",
+    "WARMDOWN_FRAC": "train.warmdown_frac",
+    "MIN_LR": "train.min_lr",
+    "GRAD_CLIP_NORM": "train.grad_clip",
+    "EMA_DECAY": "train.ema_decay",
+    "MATRIX_LR": "train.optim.matrix_lr",
+    "TIED_EMBED_LR": "train.optim.embed_lr",
+    "SCALAR_LR": "train.optim.scalar_lr",
+    "MUON_MOMENTUM": "train.optim.muon_momentum",
+    "MUON_MOMENTUM_WARMUP_START": "train.optim.muon_momentum_start",
+    "MUON_MOMENTUM_WARMUP_STEPS": "train.optim.muon_momentum_warmup_steps",
+    "MUON_WD": "train.optim.muon_wd",
+    "ADAM_WD": "train.optim.adam_wd",
+    "BETA1": "train.optim.beta1",
+    "BETA2": "train.optim.beta2",
+    "ADAM_EPS": "train.optim.adam_eps",
+    "VOCAB_SIZE": "net.vocab_size",
+    "NUM_LAYERS": "net.layers",
+    "MODEL_DIM": "net.dim",
+    "NUM_HEADS": "net.heads",
+    "NUM_KV_HEADS": "net.kv_heads",
+    "MLP_MULT": "net.mlp_mult",
+    "QK_GAIN_INIT": "net.qk_gain",
+    "ROPE_DIMS": "net.rope_dims",
+    "ROPE_BASE": "net.rope_base",
+    "LN_SCALE": "net.ln_scale",
+    "LOGIT_SOFTCAP": "net.logit_cap",
+    "TIED_EMBED_INIT_STD": "net.embed_std",
+    "MATRIX_BITS": "pack.matrix_bits",
+    "EMBED_BITS": "pack.embed_bits",
+    "COMPRESSOR": "pack.codec",
+    "EVAL_SEQ_LEN": "score.windows.seq_len",
+    "EVAL_STRIDE": "score.windows.stride",
+    "SLOT_BATCH_SEQS": "score.windows.batch_seqs",
+    "SLOT_STEPS": "score.slot.steps",
+    "SLOT_LR": "score.slot.lr",
+    "SLOT_LR_MIN": "score.slot.lr_min",
+}
+
+
+def with_environment(config: Any, environ: Mapping[str, str]) -> Any:
+    """``config`` with every variable of ``environ`` that the field gives a meaning.
+
+    Raises:
+        ValueError: a value that doesn't fit, or a knob of something that is off; the message names the variable.
+    """
+    for name, path in FIELD_NAMES.items():
+        if name in environ:
+            config = _with_variable(config, name, path, parse_value(environ[name]))
+    if "MAX_WALLCLOCK_SECONDS" in environ:
+        seconds = parse_value(environ["MAX_WALLCLOCK_SECONDS"])
+        if not isinstance(seconds, (int, float)):
+            raise ValueError(f"MAX_WALLCLOCK_SECONDS={seconds!r} is not a number of seconds")
+        config = _with_variable(config, "MAX_WALLCLOCK_SECONDS", "train.minutes", seconds / 60)
+    return config
+
+
+def _with_variable(config: Any, name: str, path: str, value: Any) -> Any:
+    try:
+        return overlay(config, {path: value})
+    except ValueError as error:
+        raise ValueError(f"environment variable {name}={value!r}: {error}") from error

@@ -1,0 +1,99 @@
+"""The processes that train or score together: rank, world, device, and the few collectives that are used."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Gang:
+    """One rank's view; with world 1 every collective is the identity and no process group exists."""
+
+    rank: int = 0
+    world: int = 1
+    device: torch.device = torch.device("cpu")
+
+    @property
+    def chief(self) -> bool:
+        """Whether this rank logs and writes files."""
+        return self.rank == 0
+
+    def log(self, line: str) -> None:
+        """Print ``line`` once per gang, at once."""
+        if self.chief:
+            print(line, flush=True)
+
+    def sum_(self, tensor: Tensor) -> Tensor:
+        """Sum ``tensor`` over ranks, in place."""
+        if self.world > 1:
+            dist.all_reduce(tensor)
+        return tensor
+
+    def first(self, value: float) -> float:
+        """Rank 0's ``value`` on every rank, so that all take the same decision."""
+        if self.world == 1:
+            return value
+        box = torch.tensor([value], dtype=torch.float64, device=self.device)
+        dist.broadcast(box, 0)
+        return float(box.item())
+
+    def barrier(self) -> None:
+        """Wait for every rank."""
+        self.first(0.0)
+
+    def average_gradients(self, parameters: list[torch.nn.Parameter]) -> None:
+        """Mean gradient over ranks, as one flat buffer."""
+        if self.world == 1:
+            return
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        flat = torch._utils._flatten_dense_tensors(gradients)
+        dist.all_reduce(flat)
+        flat /= self.world
+        for gradient, mean in zip(gradients, torch._utils._unflatten_dense_tensors(flat, gradients), strict=True):
+            gradient.copy_(mean)
+
+
+def die_with_parent() -> None:
+    """Have the kernel kill this process when its parent ends (Linux), as torchrun puts each rank in its own session."""
+    if sys.platform == "linux":
+        parent = os.getppid()
+        ctypes.CDLL(None, use_errno=True).prctl(1, signal.SIGKILL)  # 1 = PR_SET_PDEATHSIG
+        if os.getppid() != parent:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+@contextlib.contextmanager
+def join_gang(device: str, threads: int) -> Iterator[Gang]:
+    """The gang that torchrun's environment describes; a gang of one without it.
+
+    Raises:
+        ValueError: ``cuda`` is asked for and this process sees no GPU for its local rank.
+    """
+    rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    local = int(os.environ.get("LOCAL_RANK", "0"))
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        die_with_parent()
+    torch.set_num_threads(threads)
+    if device == "cuda":
+        if local >= torch.cuda.device_count():
+            raise ValueError(f"rank {rank} needs GPU {local}, but this process sees {torch.cuda.device_count()}")
+        torch.cuda.set_device(local)
+    place = torch.device(device, local) if device == "cuda" else torch.device(device)
+    if world > 1:
+        dist.init_process_group("nccl" if device == "cuda" else "gloo", timeout=timedelta(minutes=10))
+    try:
+        yield Gang(rank=rank, world=world, device=place)
+    finally:
+        if dist.is_initialized():
+            dist.destroy_process_group()

@@ -1,0 +1,84 @@
+"""Causal grouped-query attention (Ainslie et al. 2023, arXiv:2305.13245) with RMS-normed queries and keys and a
+learned gain per query head (QK gain: openai/parameter-golf #1125, 1.5 by default, 4.0 in #1303, 5.25 in #1488).
+
+The kernel is chosen once per process: FlashAttention 3, else 2, else torch's own; :func:`attention_kernel` names it.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from model.net.linear import Linear
+from model.net.norm import rms_norm
+from model.net.rope import rotate
+
+Kernel = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+
+class Attention(nn.Module):
+    """H query heads over K key-value heads; the output matrix starts at zero."""
+
+    def __init__(self, dim: int, heads: int, kv_heads: int, qk_gain: float) -> None:
+        super().__init__()
+        self.heads, self.kv_heads, self.head_dim = heads, kv_heads, dim // heads
+        self.query = Linear(dim, dim)
+        self.key = Linear(dim, kv_heads * self.head_dim)
+        self.value = Linear(dim, kv_heads * self.head_dim)
+        self.out = Linear(dim, dim, zero_init=True)
+        self.qk_gain = nn.Parameter(torch.full((heads,), qk_gain))
+
+    def forward(self, x_BTD: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        """x (B, T, D) -> (B, T, D)."""
+        B, T, D = x_BTD.shape
+        q = rms_norm(self.query(x_BTD).view(B, T, self.heads, self.head_dim))
+        k = rms_norm(self.key(x_BTD).view(B, T, self.kv_heads, self.head_dim))
+        v = self.value(x_BTD).view(B, T, self.kv_heads, self.head_dim)
+        q = rotate(q, cos, sin) * self.qk_gain.to(q.dtype)[:, None]
+        k = rotate(k, cos, sin)
+        y = pick_kernel(q.dtype, q.device.type)(q, k, v)
+        return self.out(y.reshape(B, T, D))
+
+
+def sdpa(q_BTHd: Tensor, k_BTKd: Tensor, v_BTKd: Tensor) -> Tensor:
+    """torch's scaled dot-product attention, causal; queries (B, T, H, d), keys and values (B, T, K, d)."""
+    q, k, v = (x.transpose(1, 2) for x in (q_BTHd, k_BTKd, v_BTKd))
+    return F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True).transpose(1, 2)
+
+
+@functools.cache
+def flash_kernel() -> tuple[str, Kernel] | None:
+    """The newest FlashAttention that is installed here, by name; both take (B, T, H, d) and fp16 or bf16 only."""
+    try:
+        from flash_attn_interface import flash_attn_func as fa3
+
+        return "flash-attn-3", lambda q, k, v: _first(fa3(q, k, v, causal=True))
+    except ImportError:
+        pass
+    try:
+        from flash_attn import flash_attn_func as fa2
+
+        return "flash-attn-2", lambda q, k, v: _first(fa2(q, k, v, causal=True))
+    except ImportError:
+        return None
+
+
+def pick_kernel(dtype: torch.dtype, device: str) -> Kernel:
+    """FlashAttention where it can run, torch's own elsewhere."""
+    flash = flash_kernel() if device == "cuda" and dtype in (torch.float16, torch.bfloat16) else None
+    return flash[1] if flash else sdpa
+
+
+def attention_kernel(device: str) -> str:
+    """The name of the kernel that training on ``device`` uses, for the log."""
+    flash = flash_kernel() if device == "cuda" else None
+    return flash[0] if flash else "torch-sdpa"
+
+
+def _first(result: Tensor | tuple[Tensor, ...]) -> Tensor:
+    """Some releases return (output, log-sum-exp)."""
+    return result[0] if isinstance(result, tuple) else result

@@ -1,0 +1,1 @@
+"""Muon, AdamW groups, schedules, weight averaging."""

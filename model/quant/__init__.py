@@ -1,0 +1,1 @@
+"""From weights to the artifact and back: rounding, codecs, the container."""

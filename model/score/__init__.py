@@ -1,0 +1,1 @@
+"""Bits per byte on validation text: window plans, sliding evaluation, SLOT."""

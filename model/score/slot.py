@@ -1,0 +1,145 @@
+"""SLOT: per window, a shift of the hidden states and a bias on the logits, fitted by gradient steps (Hu et al. 2025,
+arXiv:2505.12392; in the field openai/parameter-golf #1084, #1229, #1303, #1488).
+
+The network is frozen and only rows that carry loss matter, so nothing here runs autograd: with Z = H W^T known,
+a step needs o = d W^T + b, t = tanh((Z + o) / c), p = softmax(c t) and
+
+    G = sum_rows (p - onehot(y)) (1 - t^2) / N        gradient of b = G, gradient of d = G W.
+
+``scored`` fits on the very tokens it then scores, as #1229/#1303/#1488 do: it **leaks** the targets and measures
+memorisation. ``context`` fits on the positions before them, which have been scored by earlier windows: it doesn't.
+The gradient is divided by the loss positions N of the *batch*, as the field does; AdamW's eps is not scale-free, so
+``score.windows.batch_seqs`` is a knob of SLOT, too.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from model.gang import Gang
+from model.net.gpt import GPT
+from model.score.bpb import Tally
+from model.score.sliding import hidden_states, token_nats
+from model.score.stream import Stream, window_rows
+from model.score.windows import WindowConfig
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Slot:
+    """Defaults of openai/parameter-golf #1303, but fitted on context."""
+
+    loss_on: Literal["context", "scored"] = "context"
+    """``scored`` leaks; records refuse it."""
+    steps: int = 16
+    lr: float = 0.008
+    lr_min: float = 0.0008
+    """End of the cosine: lr_t = lr_min + (lr - lr_min) (1 + cos(pi t / steps)) / 2."""
+    beta1: float = 0.9
+    beta2: float = 0.999
+    eps: float = 1e-5
+    weight_decay: float = 1e-8
+
+    def __post_init__(self) -> None:
+        if self.loss_on not in ("context", "scored"):
+            raise ValueError(f"score.slot.loss_on must be 'context' or 'scored', got {self.loss_on!r}")
+        if self.steps < 0:
+            raise ValueError(f"score.slot.steps must be 0 or more, got {self.steps}")
+        if self.lr <= 0 or self.lr_min < 0 or self.eps <= 0 or self.weight_decay < 0:
+            raise ValueError(
+                f"score.slot: lr and eps must be above 0, lr_min and weight_decay 0 or more, "
+                f"got {self.lr}, {self.eps}, {self.lr_min}, {self.weight_decay}"
+            )
+        if not 0 <= self.beta1 < 1 or not 0 <= self.beta2 < 1:
+            raise ValueError(f"score.slot: betas must be in [0, 1), got {self.beta1}, {self.beta2}")
+
+    def score_stream(self, net: GPT, stream: Stream, windows: WindowConfig, tally: Tally, gang: Gang) -> None:
+        """Write the loss of every target of ``stream``, after fitting, to ``tally``."""
+        for batch in windows.batches(stream.targets, gang):
+            inputs, targets = window_rows(stream, batch, gang.device)
+            context = batch[0].context
+            hidden = hidden_states(net, inputs)
+            scored = (hidden[:, context:], targets[:, context:])
+            fitted = scored if self.loss_on == "scored" else (hidden[:, :context], targets[:, :context])
+            if fitted[1].shape[1] == 0 or self.steps == 0:
+                nats = token_nats(net, *scored)  # nothing to fit on: the first window has no context
+            else:
+                head = net.embedding.detach().float()
+                shift, bias = fit_slot(*fitted, head, net.logit_cap, self)
+                nats = slot_nats(*scored, head, net.logit_cap, shift, bias)
+            for window, row in zip(batch, nats, strict=True):
+                tally.add(window.scored, row)
+
+
+@torch.no_grad()
+def fit_slot(
+    hidden_BRD: Tensor, targets_BR: Tensor, head_VD: Tensor, cap: float, config: Slot
+) -> tuple[Tensor, Tensor]:
+    """Fit each window of a batch on its R loss rows; the shift (B, D) and the bias (B, V), both float32.
+
+    hidden (B, R, D) are final-normed states, targets (B, R), head (V, D), ``cap`` the soft cap of the logits.
+    """
+    B, R, D = hidden_BRD.shape
+    shift = torch.zeros(B, D, device=hidden_BRD.device)
+    bias = torch.zeros(B, head_VD.shape[0], device=hidden_BRD.device)
+    # Windows don't touch each other, so each takes all its steps while its logits are still in the cache.
+    block = B if hidden_BRD.is_cuda else 1
+    for i in range(0, B, block):
+        part = slice(i, i + block)
+        fit_block(hidden_BRD[part], targets_BR[part], head_VD, cap, config, B * R, shift[part], bias[part])
+    return shift, bias
+
+
+def fit_block(
+    hidden_BRD: Tensor,
+    targets_BR: Tensor,
+    head_VD: Tensor,
+    cap: float,
+    config: Slot,
+    loss_rows: int,
+    shift_BD: Tensor,
+    bias_BV: Tensor,
+) -> None:
+    """All steps of a block of windows, in place on ``shift_BD`` and ``bias_BV``, zero at the start.
+
+    ``loss_rows`` is N, the loss positions of the whole batch, by which the field divides the gradient.
+    """
+    z_BRV = hidden_BRD @ head_VD.mT
+    t, e = torch.empty_like(z_BRV), torch.empty_like(z_BRV)
+    index = targets_BR[:, :, None]
+    state = [(w, torch.zeros_like(w), torch.zeros_like(w)) for w in (shift_BD, bias_BV)]
+    for step in range(config.steps):
+        rate = config.lr_min + 0.5 * (config.lr - config.lr_min) * (1 + math.cos(math.pi * step / config.steps))
+        torch.add(z_BRV, (shift_BD @ head_VD.mT + bias_BV)[:, None], out=t)
+        t.div_(cap).tanh_()
+        at_target = t.gather(2, index).squeeze(2).square_().sub_(1)  # -(1 - t^2) of each target
+        # The capped logits are bounded by the cap, so exp can't overflow and softmax needs no running maximum.
+        torch.mul(t, cap, out=e)
+        weight = e.exp_().sum(-1).reciprocal_()
+        e.addcmul_(e, t.square_(), value=-1)  # exp(c t) (1 - t^2); the row's 1 / sum comes with the product
+        grad_bias = torch.bmm(weight[:, None], e).squeeze(1).scatter_add_(1, targets_BR, at_target).div_(loss_rows)
+        for (w, mean, square), grad in zip(state, (grad_bias @ head_VD, grad_bias), strict=True):
+            adamw_(w, mean, square, grad, rate, step + 1, config)
+
+
+def adamw_(w: Tensor, mean: Tensor, square: Tensor, grad: Tensor, rate: float, step: int, config: Slot) -> None:
+    """One AdamW update in place (Loshchilov & Hutter 2019), as torch.optim.AdamW computes it."""
+    w.mul_(1 - rate * config.weight_decay)
+    mean.lerp_(grad, 1 - config.beta1)
+    square.mul_(config.beta2).addcmul_(grad, grad, value=1 - config.beta2)
+    denominator = (square / (1 - config.beta2**step)).sqrt_().add_(config.eps)
+    w.addcdiv_(mean, denominator, value=-rate / (1 - config.beta1**step))
+
+
+@torch.no_grad()
+def slot_nats(
+    hidden_BSD: Tensor, targets_BS: Tensor, head_VD: Tensor, cap: float, shift_BD: Tensor, bias_BV: Tensor
+) -> Tensor:
+    """Cross-entropy (B, S) in nats with the fitted shift and bias; the bias goes in before the soft cap."""
+    raw = (hidden_BSD + shift_BD[:, None]) @ head_VD.mT + bias_BV[:, None]
+    return F.cross_entropy((cap * torch.tanh(raw / cap)).mT, targets_BS, reduction="none")

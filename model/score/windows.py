@@ -1,0 +1,72 @@
+"""Which windows are scored, and which of their positions count: every target of the stream exactly once.
+
+Windows of T inputs start at 0, S, 2S ... The first scores all its positions, every other one its last S; the last
+window may be shorter, so that the tail is scored once and not 31 times (the field's older scripts list windows up to
+the end of the stream: openai/parameter-golf before #1394).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import groupby
+
+from model.gang import Gang
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Window:
+    """Inputs [start, stop) of the stream; the targets of inputs [scored, stop) count. Targets are one further on."""
+
+    start: int
+    scored: int
+    stop: int
+
+    @property
+    def context(self) -> int:
+        """Positions before the scored ones."""
+        return self.scored - self.start
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WindowConfig:
+    """EVAL_SEQ_LEN, EVAL_STRIDE and the windows of a batch."""
+
+    seq_len: int = 2048
+    stride: int = 64
+    batch_seqs: int = 32
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.stride <= self.seq_len:
+            raise ValueError(
+                f"score.windows.stride must be 1 to seq_len={self.seq_len}, got {self.stride}: "
+                "a longer one would leave tokens unscored"
+            )
+        if self.batch_seqs < 1:
+            raise ValueError(f"score.windows.batch_seqs must be 1 or more, got {self.batch_seqs}")
+
+    def plan(self, targets: int) -> list[Window]:
+        """The windows over a stream of ``targets`` predictions.
+
+        Raises:
+            ValueError: the stream is empty.
+        """
+        if targets < 1:
+            raise ValueError("the validation split has no token to predict")
+        windows = [Window(start=0, scored=0, stop=min(self.seq_len, targets))]
+        while windows[-1].stop < targets:
+            done = windows[-1].stop
+            stop = min(done + self.stride, targets)
+            windows.append(Window(start=done + self.stride - self.seq_len, scored=done, stop=stop))
+        return windows
+
+    def batches(self, targets: int, gang: Gang) -> Iterator[list[Window]]:
+        """This rank's batches. A batch holds windows of one shape and is the same for every world size: ranks take
+        whole batches in turn, and so get the same sums."""
+        shapes = groupby(self.plan(targets), key=lambda w: (w.stop - w.start, w.context))
+        everything = [
+            group[i : i + self.batch_seqs]
+            for group in (list(same) for _, same in shapes)
+            for i in range(0, len(group), self.batch_seqs)
+        ]
+        yield from everything[gang.rank :: gang.world]

@@ -1,0 +1,218 @@
+"""Training: from tokens and a seed to the averaged weights. Setup above, the loop below, nothing in between."""
+
+from __future__ import annotations
+
+import json
+import time
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from model.data.batches import Batches
+from model.data.shards import open_corpus
+from model.gang import Gang
+from model.job import CHECKPOINT, CURVE, Job
+from model.net.attention import attention_kernel
+from model.net.gpt import GPT
+from model.optim.ema import Ema
+from model.optim.groups import OptimConfig, build_optimisers
+from model.optim.schedule import momentum_at, warmdown
+from model.quant.container import write_container
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainConfig:
+    """How long, on what batches, by which schedule. Defaults: the field's full size (openai/parameter-golf #1303)."""
+
+    steps: int = 20_000
+    """Optimiser steps, unless ``minutes`` is set."""
+    minutes: float = 0.0
+    """Above 0: training ends by the clock and ``steps`` doesn't count. The field's cap is 10 minutes."""
+    batch_tokens: int = 786_432
+    seq_len: int = 2048
+    micro_seqs: int = 48
+    """Sequences of one forward on one rank; a larger local batch is accumulated."""
+    warmup_steps: int = 20
+    """Steps that run before the clock starts and are undone: they pay for compiling."""
+    warmdown_frac: float = 0.583
+    min_lr: float = 0.0
+    """Floor of the warmdown, as a fraction of the peak rate."""
+    grad_clip: float = 0.3
+    """Largest global gradient norm; 0 is off."""
+    ema_decay: float = 0.997
+    log_every: int = 100
+    optim: OptimConfig = OptimConfig()
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_tokens", "seq_len", "micro_seqs", "log_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"train.{name} must be 1 or more, got {getattr(self, name)}")
+        if self.batch_tokens % self.seq_len:
+            raise ValueError(
+                f"train.batch_tokens={self.batch_tokens} is not a multiple of train.seq_len={self.seq_len}"
+            )
+        if self.minutes < 0 or self.warmup_steps < 0 or self.grad_clip < 0:
+            raise ValueError(
+                f"train: minutes, warmup_steps and grad_clip must be 0 or more, "
+                f"got {self.minutes}, {self.warmup_steps}, {self.grad_clip}"
+            )
+        if not 0 <= self.ema_decay < 1 or not 0 <= self.warmdown_frac <= 1 or not 0 <= self.min_lr <= 1:
+            raise ValueError(
+                f"train: ema_decay must be in [0, 1), warmdown_frac and min_lr in [0, 1], "
+                f"got {self.ema_decay}, {self.warmdown_frac}, {self.min_lr}"
+            )
+
+    @property
+    def batch_seqs(self) -> int:
+        return self.batch_tokens // self.seq_len
+
+
+class TrainedConfig(Protocol):
+    """What this stage reads of a run config."""
+
+    @property
+    def net(self) -> GPTBuilder: ...
+    @property
+    def train(self) -> TrainConfig: ...
+
+
+class GPTBuilder(Protocol):
+    """A network's config."""
+
+    @property
+    def vocab_size(self) -> int: ...
+    @property
+    def parameters(self) -> int: ...
+    def build(self) -> GPT: ...
+
+
+def train_stage(job: Job, out: Path, gang: Gang) -> dict[str, float]:
+    """Train one seed; writes the averaged weights and the loss curve.
+
+    Returns:
+        ``train_s`` (the training clock), ``train_steps``, ``step_avg_ms``, ``train_loss_nats`` (mean of the last
+        tenth), ``tokens_per_s``, ``parameters``.
+
+    Raises:
+        FloatingPointError: the loss became NaN or infinite; the message has the step and the seed.
+    """
+    config: TrainConfig = job.config.train
+    corpus = open_corpus(Path(job.corpus), job.corpus_digest)
+    if corpus.vocab_size != job.config.net.vocab_size:
+        raise ValueError(
+            f"net.vocab_size is {job.config.net.vocab_size}, but the tokenizer of {corpus.name} has {corpus.vocab_size}"
+        )
+    batches = Batches(
+        tokens=corpus.tokens("train"),
+        seq_len=config.seq_len,
+        batch_seqs=config.batch_seqs,
+        rank=gang.rank,
+        world=gang.world,
+    )
+    torch.manual_seed(job.seed)
+    net = job.config.net.build().to(gang.device)
+    parameters = sum(p.numel() for p in net.parameters())
+    gang.log(f"seed:{job.seed}")
+    gang.log(f"model_params:{parameters}")
+    gang.log(f"world_size:{gang.world} attention:{attention_kernel(gang.device.type)} threads:{job.threads}")
+    curve, train_s = fit(net, batches, config, gang)
+    assert curve, "at least one step always runs"
+    steps = len(curve)
+    if gang.chief:
+        write_container(out / CHECKPOINT, net.state_dict())
+        (out / CURVE).write_text(json.dumps([round(loss, 6) for loss in curve]) + "\n", encoding="utf-8")
+    tail = curve[-max(1, steps // 10) :]
+    return {
+        "train_s": train_s,
+        "train_steps": steps,
+        "step_avg_ms": 1000 * train_s / steps,
+        "train_loss_nats": sum(tail) / len(tail),
+        "tokens_per_s": steps * config.batch_tokens / train_s,
+        "parameters": parameters,
+    }
+
+
+def fit(net: GPT, batches: Batches, config: TrainConfig, gang: Gang) -> tuple[list[float], float]:
+    """Train ``net`` in place and leave its weight average in it; the global loss of each step, and the clock."""
+    optimisers = build_optimisers(net, config.optim)
+    loss_of = torch.compile(net.loss, dynamic=False, fullgraph=True) if gang.device.type == "cuda" else net.loss
+    losses: list[Tensor] = []
+
+    def one_step(step: int, scale: float) -> Tensor:
+        inputs, targets = (half.to(gang.device, non_blocking=True) for half in batches(step))
+        loss = accumulate(loss_of, inputs, targets, config.micro_seqs)
+        parameters = list(net.parameters())
+        gang.average_gradients(parameters)
+        if config.grad_clip:
+            torch.nn.utils.clip_grad_norm_(parameters, config.grad_clip)
+        optim = config.optim
+        optimisers.set_rates(
+            scale,
+            momentum_at(step, optim.muon_momentum_start, optim.muon_momentum, optim.muon_momentum_warmup_steps),
+        )
+        optimisers.step()
+        return loss
+
+    if config.warmup_steps:
+        before = deepcopy(net.state_dict())
+        for step in range(config.warmup_steps):
+            one_step(step, 1.0)
+        net.load_state_dict(before)
+        optimisers = build_optimisers(net, config.optim)
+    ema = Ema(net, config.ema_decay)
+    budget_s = config.minutes * 60
+    started, elapsed_s, step = training_clock(gang), 0.0, 0
+
+    # Go!
+    while elapsed_s < budget_s if budget_s else step < config.steps:
+        progress = elapsed_s / budget_s if budget_s else step / config.steps
+        losses.append(one_step(step, warmdown(progress, config.warmdown_frac, config.min_lr)))
+        ema.update()
+        step += 1
+        last = step == config.steps and not budget_s
+        if budget_s or last or step == 1 or step % config.log_every == 0:
+            elapsed_s = gang.first(training_clock(gang) - started)
+        if last or step == 1 or step % config.log_every == 0:
+            check_finite(float(gang.sum_(losses[-1].detach().clone()) / gang.world), step)
+            shown = "by-clock" if budget_s else config.steps
+            gang.log(
+                f"step:{step}/{shown} train_loss:{losses[-1].item():.4f} "
+                f"train_time:{1000 * elapsed_s:.0f}ms step_avg:{1000 * elapsed_s / step:.2f}ms"
+            )
+
+    train_s = elapsed_s  # of the last step, by steps and by clock alike: the report says what the log shows
+    if budget_s:
+        gang.log(f"stopping_early: wallclock_cap train_time:{1000 * train_s:.0f}ms step:{step}/{config.steps}")
+    curve = (gang.sum_(torch.stack(losses)) / gang.world).tolist()
+    check_finite(sum(curve), step)
+    ema.load()
+    return curve, train_s
+
+
+def accumulate(loss_of, inputs: Tensor, targets: Tensor, micro_seqs: int) -> Tensor:  # type: ignore[no-untyped-def]
+    """Gradients of the mean loss over all rows (B, T), at most ``micro_seqs`` rows a forward; the detached loss."""
+    total = torch.zeros((), device=inputs.device)
+    cuda = inputs.device.type == "cuda"
+    for x, y in zip(inputs.split(micro_seqs), targets.split(micro_seqs), strict=True):
+        with torch.autocast("cuda", dtype=torch.bfloat16, enabled=cuda):
+            loss = loss_of(x, y) * (len(x) / len(inputs))
+        loss.backward()
+        total += loss.detach()
+    return total
+
+
+def training_clock(gang: Gang) -> float:
+    """Seconds, after the device has caught up."""
+    if gang.device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def check_finite(loss: float, step: int) -> None:
+    """Stop at once: a run that diverged can't recover, and its clock costs money."""
+    if not abs(loss) < float("inf"):
+        raise FloatingPointError(f"the training loss is {loss} at step {step}: lower the learning rates or clip harder")

@@ -1,0 +1,92 @@
+"""The broker: computes each stage key once, whoever asks.
+
+The broker and its gangs belong to the driver: when the driver ends in any way, Ray ends them, and the leash ends
+their processes. Only the store outlives a driver.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import ray
+
+from model.report import StageReport
+from model.stages import Stage
+from service.adapters.ray_gang import GangPool
+from service.adapters.store_fs import FolderStore
+from service.errors import CaddieError, FailureKind, StageFailed
+from service.ports import Plan
+from service.results import SeedResult
+from service.spec import GangShape
+from service.stages import PlannedStage
+
+RETRIES = {FailureKind.INFRASTRUCTURE: 2}
+"""How often a stage is tried again, by class of failure; a bug or a broken cap is not."""
+OTHER_COMPUTES_S = 0.5
+"""How often to look whether another driver has finished the stage we both want."""
+
+
+@ray.remote(num_cpus=0, max_restarts=0, max_concurrency=10_000)
+class Broker:
+    """Single flight over stage keys: within this driver by task, across drivers by a lock in the store."""
+
+    def __init__(self, home: str) -> None:
+        self.home, self.store = Path(home), FolderStore(Path(home))
+        self.flights: dict[str, asyncio.Task[StageReport]] = {}
+        self.pools: dict[GangShape, GangPool] = {}
+
+    async def seed(self, plan: Plan, launch: bool = True) -> SeedResult:
+        """Run what is missing of a seed's chain; scores run side by side once the artifact is there.
+
+        Without ``launch`` it only tells what has become of the stages that somebody asked for.
+        """
+        reports: dict[Stage, StageReport] = {}
+        asked = plan if launch else tuple(planned for planned in plan if planned.key in self.flights)
+        chain = [planned for planned in asked if not planned.stage.startswith("score.")]
+        scores = asked[len(chain) :]
+        try:
+            for planned in chain:
+                reports[planned.stage] = await self.stage(planned)
+            for planned, report in zip(scores, await asyncio.gather(*map(self.stage, scores)), strict=True):
+                reports[planned.stage] = report
+        except CaddieError as error:
+            return SeedResult(seed=plan[0].seed, plan=plan, reports=reports, error=str(error))
+        return SeedResult(seed=plan[0].seed, plan=plan, reports=reports)
+
+    async def stage(self, planned: PlannedStage) -> StageReport:
+        """The report of one stage; those who ask while it runs wait for the same run."""
+        if planned.key not in self.flights:
+            self.flights[planned.key] = asyncio.create_task(self._compute(planned))
+        return await asyncio.shield(self.flights[planned.key])
+
+    async def close(self) -> None:
+        """End every gang; returns when their processes are gone."""
+        for flight in self.flights.values():
+            flight.cancel()
+        await asyncio.gather(*self.flights.values(), return_exceptions=True)
+        for pool in self.pools.values():
+            pool.close()
+
+    async def _compute(self, planned: PlannedStage) -> StageReport:
+        while True:
+            with self.store.lock(planned.key) as ours:
+                # Looked up under the lock: another driver may have finished it while we waited.
+                report = self.store.find(planned.key)
+                if report is not None:
+                    return report
+                if ours:
+                    return await self._try(planned)
+            await asyncio.sleep(OTHER_COMPUTES_S)
+
+    async def _try(self, planned: PlannedStage) -> StageReport:
+        pool = self.pools.setdefault(planned.gang, GangPool(planned.gang, self.home))
+        failures = 0
+        while True:
+            outcome = await pool.run(planned, priority=list(Stage).index(planned.stage))
+            if outcome.report is not None:
+                return outcome.report
+            assert outcome.kind is not None
+            failures += 1
+            if failures > RETRIES.get(outcome.kind, 0):
+                raise StageFailed(planned.stage, planned.seed, outcome.kind, outcome.why)

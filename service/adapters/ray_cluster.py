@@ -1,0 +1,108 @@
+"""Joins a Ray cluster that runs, or starts one of our own for the time of a command and stops only that."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+
+# Set before ray is imported: it reads them once.
+os.environ.setdefault("RAY_DEDUP_LOGS", "0")
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+
+import ray
+
+from service.adapters import guard as guard_script
+from service.errors import ClusterError
+from service.spec import GangShape
+
+MEMORY_PER_TRIAL = 32 * 2**20
+"""What a Tune trial reserves, in bytes: it only waits for gangs, so it must not hold a CPU that a gang needs."""
+
+
+@contextlib.contextmanager
+def ray_session(address: str | None) -> Iterator[None]:
+    """A connection to the cluster at ``address``, or to a private local one.
+
+    Raises:
+        ClusterError: nothing answers at ``address``.
+    """
+    with _joined(address) if address else _private():
+        # Ray replaces the C-level handler with one that only prints; put the one that was there back.
+        signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))
+        try:
+            yield
+        finally:
+            ray.shutdown()
+
+
+def check_gang(gang: GangShape) -> None:
+    """Refuse a gang that no node of the cluster can ever hold, instead of waiting for it forever.
+
+    Raises:
+        ClusterError: with what was asked for and what the largest node has.
+    """
+    if places_for(gang) > 0:
+        return
+    wanted = wanted_by(gang)
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    largest = max(nodes, key=lambda node: [node.get(name, 0) for name in ("GPU", "CPU")])
+    raise ClusterError(
+        f"a gang of {gang.ranks} ranks needs {_show(wanted)} on one node; the largest of {len(nodes)} node(s) has "
+        f"{_show({name: largest.get(name, 0) for name in wanted})}. Set gang.ranks or gang.threads lower"
+        + (", or gang.device=cpu" if gang.device == "cuda" else "")
+    )
+
+
+def places_for(gang: GangShape) -> int:
+    """How many gangs of this shape the cluster's nodes hold side by side when nothing else runs."""
+    wanted = wanted_by(gang)
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return sum(int(min(node.get(name, 0) / amount for name, amount in wanted.items())) for node in nodes)
+
+
+def wanted_by(gang: GangShape) -> dict[str, float]:
+    """Resources of a whole gang, on one node."""
+    return {name: amount * gang.ranks for name, amount in gang.bundle.items()}
+
+
+@contextlib.contextmanager
+def _joined(address: str) -> Iterator[None]:
+    try:
+        # Workers import what the driver imports; a job's working directory reaches them by Ray's own means.
+        ray.init(address=address, namespace="caddie", log_to_driver=False, logging_level="warning")
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise ClusterError(f"no Ray cluster answers at {address!r}: {error}") from error
+    yield
+
+
+@contextlib.contextmanager
+def _private() -> Iterator[None]:
+    """A local Ray with a folder of its own, so that it neither meets nor disturbs another one."""
+    # Short on purpose: Ray puts sockets below it, and their paths have 107 bytes at most.
+    scratch_folder = tempfile.mkdtemp(prefix="caddie-", dir="/tmp")
+    guard = subprocess.Popen(
+        [sys.executable, "-SE", guard_script.__file__, scratch_folder], stdin=subprocess.PIPE, start_new_session=True
+    )
+    try:
+        ray.init(
+            address="local",
+            namespace="caddie",
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level="warning",
+            object_store_memory=100 * 2**20,
+            _temp_dir=scratch_folder,
+        )
+        yield
+    finally:
+        ray.shutdown()
+        guard.communicate()
+
+
+def _show(resources: dict[str, float]) -> str:
+    return " and ".join(f"{amount:g} {name}" for name, amount in resources.items())

@@ -1,0 +1,71 @@
+"""The Engine on Ray: a cluster, a broker in it, and Tune for sweeps."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from service.adapters.ray_broker import Broker
+from service.adapters.ray_cluster import check_gang, ray_session
+from service.ports import Plan
+from service.results import SeedResult
+from service.spec import GangShape
+
+CLOSE_S = 15.0
+"""How long a driver that ends waits for its gangs' processes; the leash ends them in any case."""
+
+
+class RayEngine:
+    """One driver's view of the cluster."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self.broker: Any = Broker.remote(str(home))  # type: ignore[attr-defined]
+
+    def check(self, gang: GangShape) -> None:
+        """Refuse a gang that no node can hold."""
+        check_gang(gang)
+
+    def start_seed(self, plan: Plan) -> Any:
+        """Begin a seed's chain in the broker."""
+        return self.broker.seed.remote(plan)
+
+    def wait(self, handles: Sequence[Any]) -> list[SeedResult]:
+        """Block until all have ended; short waits keep Ctrl-C alive."""
+        todo = list(handles)
+        while todo:
+            _, todo = ray.wait(todo, num_returns=len(todo), timeout=1.0)
+        results: list[SeedResult] = ray.get(list(handles))
+        return results
+
+    def outcome(self, plan: Plan) -> SeedResult:
+        """Ask the broker, starting nothing."""
+        result: SeedResult = ray.get(self.broker.seed.remote(plan, launch=False))
+        return result
+
+    def run_trials(self, name: str, plans: Sequence[Sequence[Plan]]) -> None:
+        """A grid under Ray Tune."""
+        from service.adapters.ray_tune import run_trials  # seconds to import, and a plain run needs no search
+
+        run_trials(name, plans, self.broker, self.home / "tune")
+
+    def close(self) -> None:
+        """End every gang of this driver."""
+        with contextlib.suppress(Exception):
+            ray.get(self.broker.close.remote(), timeout=CLOSE_S)
+        ray.kill(self.broker)
+
+
+@contextlib.contextmanager
+def ray_engine(address: str | None, home: Path) -> Iterator[RayEngine]:
+    """An engine on the cluster at ``address``, or on a local Ray of its own that ends with it."""
+    with ray_session(address):
+        engine = RayEngine(home)
+        try:
+            yield engine
+        finally:
+            engine.close()

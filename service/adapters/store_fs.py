@@ -1,0 +1,131 @@
+"""The stage store in a folder: ``stages/<key>/`` for what is finished, ``attempts/<key>/<n>/`` for every try.
+
+A stage is published by one rename, so it is there whole or not at all; it is verified by size and SHA-256 whenever it
+is read, and a damaged entry is set aside and computed again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import logging
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from model.report import StageReport, file_ref, read_report
+from service.errors import StoreError
+
+LOG = "log.txt"
+_log = logging.getLogger(__name__)
+
+
+class FolderStore:
+    """A store below ``home``; any number of processes may share it."""
+
+    def __init__(self, home: Path) -> None:
+        self.stages, self.attempts, self.locks = home / "stages", home / "attempts", home / "locks"
+        self.damaged = home / "damaged"
+        with _refusals(home):
+            for folder in (self.stages, self.attempts, self.locks):
+                folder.mkdir(parents=True, exist_ok=True)
+            probe = self.locks / f".probe.{os.getpid()}"
+            probe.write_bytes(b"")
+            probe.unlink()
+
+    def find(self, key: str) -> StageReport | None:
+        """The report of a finished stage whose files are all as they were written."""
+        folder = self.stages / key
+        if not folder.is_dir():
+            return None
+        try:
+            report = read_report(folder)
+            for name, ref in report.outputs.items():
+                if not (folder / name).is_file() or file_ref(folder, name) != ref:
+                    raise ValueError(f"{name} is missing or changed")
+        except ValueError as error:
+            self._set_aside(key, str(error))
+            return None
+        return report
+
+    def folder(self, key: str) -> Path:
+        """Where a finished stage's outputs lie."""
+        return self.stages / key
+
+    def log(self, key: str) -> str:
+        """What a finished stage printed."""
+        return (self.stages / key / LOG).read_text(encoding="utf-8", errors="replace")
+
+    def begin(self, key: str) -> Path:
+        """A fresh folder for one try of a stage, numbered from 1."""
+        with _refusals(self.attempts):
+            (self.attempts / key).mkdir(exist_ok=True)
+            number = 1 + max((int(p.name) for p in (self.attempts / key).iterdir() if p.name.isdigit()), default=0)
+            folder = self.attempts / key / str(number)
+            folder.mkdir()
+        return folder
+
+    def publish(self, key: str, attempt: Path) -> StageReport:
+        """Make the outputs in ``attempt/out`` the result of ``key``.
+
+        Raises:
+            ValueError: there is no valid report.
+            StoreError: the disk refuses.
+        """
+        out = attempt / "out"
+        report = read_report(out)
+        with _refusals(self.stages):
+            if self.find(key) is None:
+                (out / LOG).write_bytes((attempt / LOG).read_bytes())
+                os.rename(out, self.stages / key)
+        return report
+
+    def running(self) -> dict[str, Path]:
+        """Log of the newest try of every stage that somebody computes now."""
+        logs: dict[str, Path] = {}
+        for folder in self.attempts.iterdir():
+            if not (self.stages / folder.name).exists() and self._is_locked(folder.name):
+                newest = max((int(p.name) for p in folder.iterdir() if p.name.isdigit()), default=0)
+                logs[folder.name] = folder / str(newest) / LOG
+        return logs
+
+    @contextlib.contextmanager
+    def lock(self, key: str) -> Iterator[bool]:
+        """Try to be the only one who computes ``key``; False when somebody else is. The kernel frees it on any end."""
+        with _refusals(self.locks):
+            handle = os.open(self.locks / key, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                yield False
+                return
+            yield True
+        finally:
+            os.close(handle)
+
+    def _is_locked(self, key: str) -> bool:
+        with self.lock(key) as free:
+            return not free
+
+    def _set_aside(self, key: str, why: str) -> None:
+        target = self.damaged / f"{key}.{time.time_ns()}"
+        _log.warning("stage %s is damaged (%s): set aside as %s, it will be computed again", key, why, target)
+        with _refusals(self.damaged), contextlib.suppress(FileNotFoundError):
+            self.damaged.mkdir(exist_ok=True)
+            os.rename(self.stages / key, target)
+
+
+@contextlib.contextmanager
+def _refusals(place: Path) -> Iterator[None]:
+    """The disk's refusals as StoreError, with the way out."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        way_out = "free some space and run the same command again" if full else "CADDIE_HOME sets another folder"
+        raise StoreError(f"{place}: {error.strerror or error} - {way_out}") from error

@@ -1,0 +1,83 @@
+"""One stage under torchrun as child processes: the command, the deadline, and nobody left alive afterwards."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from service.adapters import leash
+from service.source import ROOT
+
+GRACE_S = 5.0
+"""From SIGTERM to SIGKILL."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Ended:
+    """How the gang's processes ended."""
+
+    exit_code: int
+    """Negative: the signal that killed torchrun."""
+    timed_out: bool
+
+
+def torchrun_command(stage: str, ranks: int, job: Path, out: Path) -> list[str]:
+    """The command line of one stage; both torchrun and every rank are on a leash, the rendezvous port is free."""
+    on_leash = [sys.executable, "-SE", leash.__file__]
+    return [
+        *(*on_leash, "TERM", sys.executable, "-m", "torch.distributed.run"),
+        *("--standalone", "--local-addr=127.0.0.1", f"--nproc-per-node={ranks}", "--max-restarts=0", "--no-python"),
+        *(*on_leash, "KILL", sys.executable, "-m", "model", stage, "--job", str(job), "--out", str(out)),
+    ]
+
+
+def gang_environment(threads: int) -> dict[str, str]:
+    """This process's environment for the ranks: our source first, the gang's thread count, unbuffered output."""
+    path = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return os.environ | {
+        "PYTHONPATH": os.pathsep.join(path),
+        "PYTHONUNBUFFERED": "1",
+        "OMP_NUM_THREADS": str(threads),
+        "LEASH_PARENT": str(os.getpid()),
+        "TORCH_CPP_LOG_LEVEL": "ERROR",
+    }
+
+
+async def run_gang(command: list[str], threads: int, log: Path, deadline_s: float) -> Ended:
+    """Run ``command`` with its output in ``log``; ends its whole process group on deadline, cancellation or error."""
+    with open(log, "ab") as sink:
+        # Spawned by the event loop's own thread: the leash is tied to the thread that forks, and this one lasts.
+        process = await asyncio.create_subprocess_exec(
+            *command,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=sink,
+            stderr=asyncio.subprocess.STDOUT,
+            env=gang_environment(threads),
+            cwd=log.parent,
+            start_new_session=True,
+        )
+    timed_out = False
+    try:
+        await asyncio.wait_for(process.wait(), deadline_s)
+    except TimeoutError:
+        timed_out = True
+    finally:
+        if process.returncode is None:
+            await asyncio.shield(_end(process))
+    assert process.returncode is not None
+    return Ended(exit_code=process.returncode, timed_out=timed_out)
+
+
+async def _end(process: asyncio.subprocess.Process) -> None:
+    """SIGTERM lets torchrun end its ranks, in other sessions; SIGKILL follows, and the leash does the rest."""
+    for sign in (signal.SIGTERM, signal.SIGKILL):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, sign)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(process.wait(), GRACE_S)
+            return

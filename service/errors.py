@@ -1,0 +1,58 @@
+"""What can go wrong, as a tree; every message carries the offending value and the way out.
+
+CaddieError
+├── SpecError        a recipe, an override, a seed list or a sweep doesn't make sense (also a ValueError)
+├── CorpusError      documents, tokenizer or shards are missing, damaged or don't belong together
+├── StoreError       the stage store can't be read or written
+├── ClusterError     Ray can't be reached, or can't hold the gang
+├── StageFailed      a stage ended without a valid report; carries its class and the rank's traceback
+└── RecordError      a record can't be assembled from what is there
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class CaddieError(Exception):
+    """Base of all errors a user can meet; the command line prints it without a traceback."""
+
+
+class SpecError(CaddieError, ValueError):
+    """A value that was given doesn't fit."""
+
+
+class CorpusError(CaddieError):
+    """The corpus can't be prepared or used."""
+
+
+class StoreError(CaddieError):
+    """The stage store can't be read or written."""
+
+
+class ClusterError(CaddieError):
+    """The cluster isn't there, or is too small."""
+
+
+class RecordError(CaddieError):
+    """A record folder can't be made."""
+
+
+class FailureKind(StrEnum):
+    """Why a stage failed. Only INFRASTRUCTURE is tried again: a bug doesn't get better, and a cap is a result."""
+
+    INFRASTRUCTURE = "infrastructure"
+    CAP = "cap exceeded"
+    BUG = "bug"
+    OPERATOR = "operator"
+
+
+class StageFailed(CaddieError):
+    """A stage that ended without a valid report."""
+
+    def __init__(self, stage: str, seed: int, kind: FailureKind, why: str) -> None:
+        super().__init__(stage, seed, kind, why)
+        self.stage, self.seed, self.kind, self.why = stage, seed, kind, why
+
+    def __str__(self) -> str:
+        return f"stage {self.stage} of seed {self.seed} failed ({self.kind}): {self.why}"

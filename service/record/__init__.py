@@ -1,0 +1,1 @@
+"""Record folders: assemble them from reports, verify anyone's from its logs."""

@@ -1,0 +1,74 @@
+"""The rules of the field as verdicts: each derived, each with the numbers it rests on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from model.stages import Stage
+from service.record.facts import Facts
+
+SEEDS_NEEDED = 3
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Check:
+    """One rule, kept or broken."""
+
+    rule: str
+    kept: bool
+    because: str
+    """The numbers, as part of a sentence."""
+    blocks: bool = True
+    """Whether a record that breaks it is refused unless it says that it is none."""
+
+
+def checks(facts: Facts) -> tuple[Check, ...]:
+    """All rules; a broken one doesn't hide the next."""
+    return (_artifact(facts), _train(facts), _eval(facts), _seeds(facts), _once(facts), _slot(facts))
+
+
+def broken(facts: Facts) -> tuple[str, ...]:
+    """The broken rules that keep a folder from being a record, with their numbers."""
+    return tuple(f"{check.rule}: {check.because}" for check in checks(facts) if check.blocks and not check.kept)
+
+
+def _artifact(facts: Facts) -> Check:
+    worst = max(facts.seeds, key=facts.artifact_bytes)
+    size, cap = facts.artifact_bytes(worst), facts.about.artifact_cap_bytes
+    because = f"{size:,} bytes of code and model in the largest seed, {worst.seed}; the cap is {cap:,}"
+    return Check(rule="artifact_under_cap", kept=size <= cap, because=because)
+
+
+def _train(facts: Facts) -> Check:
+    worst, cap = max(facts.seeds, key=lambda seed: seed.train_ms), facts.about.train_cap_s
+    because = f"{worst.train_s:.3f} s of training in the slowest seed, {worst.seed}; the cap is {cap:g} s"
+    return Check(rule="train_under_cap", kept=worst.train_s <= cap, because=because)
+
+
+def _eval(facts: Facts) -> Check:
+    worst, cap = max(facts.seeds, key=lambda seed: seed.eval_s), facts.about.eval_cap_s
+    because = f"{worst.eval_s:.3f} s for all scores together in the slowest seed, {worst.seed}; the cap is {cap:g} s"
+    return Check(rule="eval_under_cap", kept=worst.eval_s <= cap, because=because)
+
+
+def _seeds(facts: Facts) -> Check:
+    seeds = [str(seed.seed) for seed in facts.seeds]
+    because = f"n = {len(seeds)} ({', '.join(seeds)}); a record needs {SEEDS_NEEDED}"
+    return Check(rule="three_seeds", kept=len(seeds) >= SEEDS_NEEDED, because=because)
+
+
+def _once(facts: Facts) -> Check:
+    twice = {(seed.seed, stage): score.scored_twice for seed in facts.seeds for stage, score in seed.scores.items()}
+    worst = max(twice, key=lambda place: twice[place])
+    because = f"{twice[worst]} tokens were scored more than once in the worst of {len(twice)} scores"
+    because += f" ({worst[1]} of seed {worst[0]})" if twice[worst] else ""
+    return Check(rule="each_token_scored_once", kept=twice[worst] == 0, because=because)
+
+
+def _slot(facts: Facts) -> Check:
+    leaks, headline = facts.about.slot_on == "scored", facts.about.headline == Stage.SLOT
+    because = "SLOT is fitted on context, which was scored before" if facts.about.slot_on else "no SLOT"
+    if leaks:
+        because = "score.slot.loss_on is scored: SLOT is fitted on the very targets it then scores"
+        because += ", and its score is the headline" if headline else "; the headline is another score"
+    return Check(rule="no_slot_on_scored_positions", kept=not leaks, because=because, blocks=headline)

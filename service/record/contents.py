@@ -1,0 +1,110 @@
+"""What goes into a record folder, and its JSON form ``reports.json``, from which all other numbers are taken."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from model.report import StageReport
+from model.stages import Stage
+from service.errors import RecordError
+from service.record.facts import RECORD_TRACK, About
+from service.results import GroupResult, SeedResult
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Record:
+    """Everything a record folder is made from. Numbers come from the reports in ``group`` and from nowhere else."""
+
+    name: str
+    author: str
+    github_id: str
+    date: str
+    """YYYY-MM-DD."""
+    group: GroupResult
+    compared: tuple[GroupResult, ...] = ()
+    """All groups of the sweep that chose the config, ``group`` among them; empty when nothing was compared."""
+    corpus_digest: str
+    git_sha: str
+    git_dirty: bool
+    code: str
+    """``train_gpt.py``."""
+    logs: Mapping[int, str]
+    """Seed -> log."""
+    curves: Mapping[int, tuple[float, ...]]
+    """Seed -> training loss of each step, in nats."""
+    track: str = RECORD_TRACK
+    non_record: tuple[str, ...] = ()
+    """The broken rules, as :func:`service.record.checks.broken` words them, that are admitted."""
+
+    def __post_init__(self) -> None:
+        if not self.name.strip() or len(self.name.splitlines()) != 1:
+            raise RecordError(f"a record's name is one line of text, got {self.name!r}")
+        if not re.fullmatch(r"\d{4}-\d{2}-\d{2}", self.date):
+            raise RecordError(f"a record's date is YYYY-MM-DD, got {self.date!r}")
+
+
+def reports_of(record: Record) -> dict[str, Any]:
+    """``reports.json`` without its list of files: who and where, the compared scores, every report of every seed."""
+    return {
+        "about": dataclasses.asdict(about(record)),
+        "compared": [_compared(group) for group in record.compared],
+        "seeds": {str(seed): _stages(result) for seed, result in record.group.seeds.items()},
+    }
+
+
+def about(record: Record) -> About:
+    """The facts of a record that aren't measured."""
+    spec, group = record.group.spec, record.group
+    slot = spec.config.score.slot if any(Stage.SLOT in result.reports for result in group.seeds.values()) else None
+    return About(
+        name=record.name,
+        author=record.author,
+        github_id=record.github_id,
+        date=record.date,
+        blurb=spec.notes or record.name,
+        track=record.track,
+        non_record=list(record.non_record),
+        recipe=spec.name,
+        title=group.title,
+        spec_digest=spec.digest(),
+        headline=str(group.headline),
+        slot_on=slot.loss_on if slot else "",
+        artifact_cap_bytes=spec.budget.artifact_bytes,
+        train_cap_s=float(spec.budget.train_s),
+        eval_cap_s=float(spec.budget.eval_s),
+        ranks=spec.gang.ranks,
+        threads=spec.gang.threads,
+        device=spec.gang.device,
+        corpus=spec.corpus,
+        corpus_digest=record.corpus_digest,
+        git_sha=record.git_sha,
+        git_dirty=record.git_dirty,
+    )
+
+
+def _compared(group: GroupResult) -> dict[str, Any]:
+    return {
+        "title": group.title,
+        "headline": str(group.headline),
+        "leaks": group.leaks,
+        "val_bpb": {str(seed): round(value, 8) for seed, value in group.bpb.values.items()},
+        "unfinished": sorted(group.seeds.keys() - group.bpb.values.keys()),
+    }
+
+
+def _stages(result: SeedResult) -> dict[str, Any]:
+    reports = ((planned, result.reports[planned.stage]) for planned in result.plan)
+    return {str(planned.stage): {"key": planned.key, **_report(report)} for planned, report in reports}
+
+
+def _report(report: StageReport) -> dict[str, Any]:
+    outputs = {name: {"size_bytes": ref.size_bytes, "sha256": ref.sha256} for name, ref in report.outputs.items()}
+    return {
+        "metrics": dict(report.metrics),
+        "facts": {name: fact for name, fact in report.facts.items() if name != "host"},
+        "outputs": outputs,
+    }

@@ -1,0 +1,74 @@
+"""From a finished group to a verified record folder."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from model.stages import Stage
+from service.experiment import contend, lookup
+from service.record.folder import assemble, gather
+from service.record.verify import Verdict, verify
+from service.results import GroupResult
+from service.settings import Settings
+from service.spec import slug
+from service.wiring import Wiring, provenance
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Recorded:
+    """A record folder, the group it speaks for, and what its verification found."""
+
+    folder: Path
+    group: GroupResult
+    verdict: Verdict
+
+
+def record_group(
+    chosen: GroupResult,
+    compared: Sequence[GroupResult],
+    wiring: Wiring,
+    *,
+    out: Path | None = None,
+    non_record: bool = False,
+) -> Recorded:
+    """Assemble the record of ``chosen``, best of ``compared``, and verify it from its own files.
+
+    Raises:
+        RecordError: a stage is missing, or a rule is broken and ``non_record`` doesn't admit it.
+    """
+    settings, store, source = wiring.settings, wiring.store(), provenance()
+    # A record ships what its headline needs: SLOT that didn't win is no part of its code or its evaluation time.
+    spec = chosen.spec if chosen.headline is Stage.SLOT else chosen.spec.at({"score.slot": None})
+    corpus = wiring.corpus(spec, lambda _: None)
+    group = lookup(contend(spec, chosen.overlay, tuple(chosen.seeds), corpus, chosen.headline, spec.scores), store)
+    today = datetime.date.today().isoformat()
+    name = spec.name if not chosen.overlay else f"{spec.name}, {slug(chosen.overlay)}"
+    record = gather(
+        group,
+        compared,
+        store,
+        name=name,
+        author=settings.author,
+        github_id=settings.github_id,
+        date=today,
+        corpus_folder=from_home(corpus.folder),
+        git_sha=source.git_sha,
+        git_dirty=source.dirty,
+        non_record=non_record,
+    )
+    folder = assemble(record, out or default_folder(settings, today, spec.name, spec.digest()))
+    return Recorded(folder=folder, group=group, verdict=verify(folder))
+
+
+def default_folder(settings: Settings, today: str, recipe: str, digest: str) -> Path:
+    """``records/2026-11-21_tiny_<digest>`` below the home folder: one folder a config and day."""
+    return settings.records / f"{today}_{recipe}_{digest[:6]}"
+
+
+def from_home(folder: Path) -> str:
+    """``folder`` as a record may name it: from ``~`` where it lies below, so that it means something elsewhere."""
+    home = Path.home()
+    return f"~/{folder.relative_to(home)}" if folder.is_relative_to(home) else str(folder)

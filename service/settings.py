@@ -1,0 +1,48 @@
+"""What the environment decides: places and servers. The only reader of the environment here."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Settings:
+    """Places and addresses."""
+
+    home: Path
+    """CADDIE_HOME, ``~/.caddie`` by default: stages, corpora, records, the MLflow store."""
+    ray_address: str | None
+    """RAY_ADDRESS, which ``ray job submit`` sets; None starts a local Ray of our own."""
+    mlflow_uri: str
+    """MLFLOW_TRACKING_URI; a SQLite file below ``home`` by default."""
+    author: str
+    """CADDIE_AUTHOR: the name in a record's submission.json."""
+    github_id: str
+    """CADDIE_GITHUB_ID: likewise."""
+
+    @property
+    def corpora(self) -> Path:
+        return self.home / "corpora"
+
+    @property
+    def records(self) -> Path:
+        return self.home / "records"
+
+    @property
+    def mlflow_artifacts(self) -> Path:
+        return self.home / "mlflow_artifacts"
+
+
+def read_settings(environ: Mapping[str, str] = os.environ) -> Settings:
+    """Settings from environment variables."""
+    home = Path(environ.get("CADDIE_HOME") or "~/.caddie").expanduser().resolve()
+    return Settings(
+        home=home,
+        ray_address=environ.get("RAY_ADDRESS") or None,
+        mlflow_uri=environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{home / 'mlflow.db'}",
+        author=environ.get("CADDIE_AUTHOR", ""),
+        github_id=environ.get("CADDIE_GITHUB_ID", ""),
+    )

@@ -1,0 +1,47 @@
+"""Statistics over seeds. Standard deviations are of the sample (n - 1) and say so."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sample:
+    """One number per seed."""
+
+    values: Mapping[int, float]
+
+    @property
+    def n(self) -> int:
+        return len(self.values)
+
+    @property
+    def mean(self) -> float:
+        """NaN is never a number here: an empty sample has no mean."""
+        if not self.values:
+            raise ValueError("no seed has finished, so there is no mean")
+        return math.fsum(self.values.values()) / self.n
+
+    @property
+    def sd(self) -> float | None:
+        """Sample standard deviation (n - 1); None below two seeds."""
+        return statistics.stdev(self.values.values()) if self.n > 1 else None
+
+    def minus(self, other: Sample) -> Sample:
+        """Differences on the seeds that both have: the paired comparison on shared artifacts."""
+        return Sample(values={seed: v - other.values[seed] for seed, v in self.values.items() if seed in other.values})
+
+
+def spread(sample: Sample, digits: int = 4) -> str:
+    """``2.2515 ± 0.0031``."""
+    if not sample.n:
+        return "-"
+    return f"{sample.mean:.{digits}f}" + (f" ± {sample.sd:.{digits}f}" if sample.sd is not None else "")
+
+
+def show(sample: Sample, digits: int = 4) -> str:
+    """``2.2515 ± 0.0031 (n=3)``."""
+    return f"{spread(sample, digits)} (n={sample.n})"

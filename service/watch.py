@@ -1,0 +1,174 @@
+"""Live progress of an experiment: a table in a terminal, lines elsewhere. It only reads the store, from a thread."""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from model.report import StageReport
+from model.stages import Stage
+from service.experiment import Contender, Experiment
+from service.ports import StageStore
+from service.spec import slug
+from service.stats import Sample, spread
+
+LOOK_S = 1.0
+HEARTBEAT_S = 20.0
+"""How long plain output may be silent."""
+START_S = 4.0
+"""What a stage costs beside its own clock: torchrun, imports."""
+STEP = re.compile(r"step:(\d+)/(\d+) .*train_time:(\d+)ms")
+
+
+class Board:
+    """What is known while stages run: reports by key, and how far the running ones are."""
+
+    def __init__(self, experiment: Experiment, store: StageStore) -> None:
+        self.experiment, self.store = experiment, store
+        self.reports: dict[str, StageReport] = {}
+        self.fresh: set[str] = set()
+        self.running: Mapping[str, Path] = {}
+        self.started = time.monotonic()
+        self.refresh()
+        self.fresh.clear()
+
+    def refresh(self) -> list[str]:
+        """Look again; the keys that have finished since."""
+        new = []
+        for key in self.experiment.stages:
+            if key not in self.reports and self.store.folder(key).is_dir():
+                report = self.store.find(key)
+                if report is not None:
+                    self.reports[key] = report
+                    new.append(key)
+        self.fresh.update(new)
+        self.running = {key: log for key, log in self.store.running().items() if key in self.experiment.stages}
+        return new
+
+    def sample(self, contender: Contender) -> Sample:
+        """The headline of the seeds that have it."""
+        found = {}
+        for seed, plan in contender.plans.items():
+            key = next(planned.key for planned in plan if planned.stage is contender.headline)
+            if key in self.reports:
+                found[seed] = self.reports[key].metrics["val_bpb"]
+        return Sample(values=found)
+
+    def eta_s(self) -> float | None:
+        """Seconds left at the present pace; None until every kind of stage that is missing has been seen."""
+        seen: dict[Stage, list[float]] = defaultdict(list)
+        for key, report in self.reports.items():
+            seen[self.experiment.stages[key][0]].append(report.elapsed_s + START_S)
+        left = 0.0
+        for key, (stage, _) in self.experiment.stages.items():
+            if key in self.reports:
+                continue
+            part, estimate = step_progress(self.running.get(key)) if stage is Stage.TRAIN else (0.0, None)
+            if seen[stage]:
+                estimate = sum(seen[stage]) / len(seen[stage])
+            if estimate is None:
+                return None
+            left += estimate * (1 - part)
+        return left / max(1, len(self.running))
+
+    def elapsed_s(self) -> float:
+        return time.monotonic() - self.started
+
+
+def step_progress(log: Path | None) -> tuple[float, float | None]:
+    """The finished part of a training that is under way, and the seconds it takes in all, from its last log line."""
+    try:
+        lines = STEP.findall(log.read_text(encoding="utf-8", errors="replace")) if log else []
+    except OSError:
+        lines = []
+    if not lines:
+        return 0.0, None
+    step, steps, ms = (int(word) for word in lines[-1])
+    return step / steps, ms / 1000 * steps / step + START_S
+
+
+def table(board: Board) -> Group:
+    """Config by config: seeds done, mean and spread, difference to the base on the same seeds."""
+    experiment = board.experiment
+    grid = Table(title=f"caddie: {experiment.name}", title_justify="left", expand=False)
+    for name in ("config", "score", "seeds", "val_bpb, mean ± sd (n-1)", "vs base"):
+        grid.add_column(name, justify="left" if name in ("config", "score") else "right")
+    base = board.sample(experiment.base)
+    for contender in experiment.contenders:
+        sample = board.sample(contender)
+        paired = sample.minus(base)
+        versus = f"{paired.mean:+.4f}" if paired.n and contender is not experiment.base else ""
+        name = slug(contender.overlay)[:36]
+        grid.add_row(name, contender.headline, f"{sample.n}/{len(contender.plans)}", spread(sample), versus)
+    return Group(grid, Text(now_line(board)))
+
+
+def now_line(board: Board) -> str:
+    """``12/24 stages, 1 min 5 s, ETA 2 min; now: train seed 42 33 %, score.slot seed 1337``."""
+    parts = []
+    for key, log in board.running.items():
+        stage, seed = board.experiment.stages[key]
+        part, _ = step_progress(log) if stage is Stage.TRAIN else (0.0, None)
+        parts.append(f"{stage} s{seed}" + (f" {100 * part:.0f}%" if part else ""))
+    eta = board.eta_s()
+    left = f"ETA {clock(eta)}" if eta is not None else "ETA after the first seed"
+    done = f"{len(board.reports)}/{len(board.experiment.stages)} stages, {clock(board.elapsed_s())}, {left}"
+    return done + (f"; now {', '.join(parts[:3])}" if parts else "; starting")
+
+
+def clock(seconds: float) -> str:
+    """``1 min 5 s``."""
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+@contextmanager
+def watch(experiment: Experiment, store: StageStore, console: Console) -> Iterator[None]:
+    """Show progress on ``console`` until the block ends."""
+    board = Board(experiment, store)
+    over = threading.Event()
+    show_loop = _live if console.is_terminal else _plain
+    thread = threading.Thread(target=show_loop, args=(board, console, over), daemon=True, name="watch")
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join(timeout=10)
+
+
+def _live(board: Board, console: Console, over: threading.Event) -> None:
+    with Live(table(board), console=console, refresh_per_second=2, transient=True) as live:
+        while not over.wait(LOOK_S):
+            board.refresh()
+            live.update(table(board))
+
+
+def _plain(board: Board, console: Console, over: threading.Event) -> None:
+    spoken = time.monotonic()
+    while True:
+        ended = over.wait(LOOK_S)
+        for key in board.refresh():
+            stage, seed = board.experiment.stages[key]
+            report, spoken = board.reports[key], time.monotonic()
+            score = f"  val_bpb {report.metrics['val_bpb']:.4f}" if "val_bpb" in report.metrics else ""
+            console.print(
+                f"[{board.elapsed_s():5.0f} s] {stage} seed {seed} done in {report.elapsed_s:.1f} s{score}",
+                highlight=False,
+                markup=False,
+            )
+        if ended:
+            return
+        if time.monotonic() - spoken > HEARTBEAT_S:
+            spoken = time.monotonic()
+            console.print(f"[{board.elapsed_s():5.0f} s] {now_line(board)}", highlight=False, markup=False)

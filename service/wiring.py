@@ -1,0 +1,68 @@
+"""The one place that joins the service's ports to Ray, MLflow and the file system."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+from model.data.shards import Corpus
+from service.adapters.ray_token import use_own_token
+from service.adapters.store_fs import FolderStore
+from service.corpus.documents import find_documents
+from service.corpus.prepare import Progress, prepare
+from service.ports import Engine, StageStore, Tracker
+from service.settings import Settings
+from service.source import ROOT
+from service.spec import RunSpec
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Provenance:
+    """Which version of the source produced something."""
+
+    git_sha: str
+    """Empty outside a checkout."""
+    dirty: bool
+
+
+class Wiring:
+    """Builds each adapter when it is first needed: Ray and MLflow take seconds to import."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+
+    def store(self) -> StageStore:
+        """The stage store below the home folder."""
+        return FolderStore(self.settings.home)
+
+    def corpus(self, spec: RunSpec, progress: Progress) -> Corpus:
+        """The prepared corpus of ``spec``, made if it isn't there."""
+        return prepare(find_documents(spec.corpus), spec.config.net.vocab_size, self.settings.corpora, progress)
+
+    def engine(self) -> AbstractContextManager[Engine]:
+        """Ray: the cluster of RAY_ADDRESS, or one of our own."""
+        if self.settings.ray_address is None and "ray" not in sys.modules:
+            use_own_token(self.settings.home)
+        from service.adapters.ray_engine import ray_engine
+
+        return ray_engine(self.settings.ray_address, self.settings.home)
+
+    def tracker(self) -> Tracker:
+        """MLflow."""
+        from service.adapters.mlflow import MlflowTracker
+
+        source = provenance()
+        tags = {"caddie.git_sha": source.git_sha, "caddie.git_dirty": str(source.dirty).lower()}
+        return MlflowTracker(self.settings.mlflow_uri, self.settings.mlflow_artifacts, tags)
+
+
+def provenance() -> Provenance:
+    """The commit of the checkout we run from, and whether it has changes."""
+
+    def git(*words: str) -> str:
+        done = subprocess.run(["git", "-C", str(ROOT), *words], capture_output=True, text=True, check=False)
+        return done.stdout.strip() if done.returncode == 0 else ""
+
+    return Provenance(git_sha=git("rev-parse", "HEAD"), dirty=bool(git("status", "--porcelain")))

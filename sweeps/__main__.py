@@ -1,0 +1,19 @@
+"""The ``caddie`` command: the service's commands with this project's recipes and sweeps."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from service.cli import run_command
+from sweeps.recipes import RECIPES
+from sweeps.spaces import SWEEPS
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    """Run one command and exit with its status."""
+    sys.exit(run_command(list(sys.argv[1:] if words is None else words), RECIPES, SWEEPS))
+
+
+if __name__ == "__main__":
+    main()

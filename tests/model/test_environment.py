@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from model.environment import FIELD_NAMES, with_environment
+from model.net.gpt import GPTConfig
+from model.overlay import field_at
+from model.run import RunConfig
+from model.score.sliding import Sliding
+from model.score.slot import Slot
+from model.score.stage import ScoreConfig
+from model.score.windows import WindowConfig
+
+FULL = RunConfig(net=GPTConfig(), score=ScoreConfig(sliding=Sliding(), slot=Slot()))
+
+
+@pytest.mark.parametrize("name", FIELD_NAMES)
+def test_every_variable_sets_its_field_and_only_that(name: str) -> None:
+    path = FIELD_NAMES[name]
+    old = field_at(FULL, path)
+    new: Any = {"TRAIN_SEQ_LEN": 1024, "MODEL_DIM": 768, "NUM_HEADS": 16, "NUM_KV_HEADS": 2, "ROPE_DIMS": 8}.get(name)
+    if new is None:
+        new = {
+            bool: lambda: not old,
+            int: lambda: old - 1 if "BITS" in name else 2 * old + 2 * (not old),
+            float: lambda: old / 2 or 0.25,
+            str: lambda: "lzma",
+        }[type(old)]()
+    changed = with_environment(FULL, {name: str(int(new)) if isinstance(new, bool) else str(new)})
+    assert field_at(changed, path) == new != old
+    others = [other for other in FIELD_NAMES.values() if other != path]
+    assert [field_at(changed, other) for other in others] == [field_at(FULL, other) for other in others]
+
+
+def test_no_two_variables_set_the_same_field() -> None:
+    assert len(set(FIELD_NAMES.values())) == len(FIELD_NAMES)
+
+
+def test_foreign_variables_change_nothing() -> None:
+    assert with_environment(FULL, {"PATH": "/bin", "SEED": "7", "iterations": "3", "HOME": "x"}) == FULL
+
+
+def test_a_whole_number_serves_where_the_field_is_a_float() -> None:
+    assert with_environment(FULL, {"QK_GAIN_INIT": "5"}).net.qk_gain == 5.0
+
+
+def test_the_wall_clock_cap_is_given_in_seconds_and_kept_in_minutes() -> None:
+    assert with_environment(FULL, {"MAX_WALLCLOCK_SECONDS": "600"}).train.minutes == 10
+    assert with_environment(FULL, {"MAX_WALLCLOCK_SECONDS": "0"}).train.minutes == 0
+
+
+def test_the_original_config_stays() -> None:
+    config = replace(FULL)
+    with_environment(config, {"ITERATIONS": "5", "MATRIX_LR": "0.5"})
+    assert config == FULL
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("ITERATIONS", "many"),
+        ("ITERATIONS", "1.5"),
+        ("ITERATIONS", "0"),
+        ("MATRIX_LR", "-1"),
+        ("MATRIX_LR", "nan"),
+        ("GRAD_CLIP_NORM", "inf"),
+        ("COMPRESSOR", "zip"),
+        ("LN_SCALE", "2"),
+        ("MODEL_DIM", "513"),
+        ("EVAL_STRIDE", "4096"),
+        ("MAX_WALLCLOCK_SECONDS", "ten"),
+        ("MAX_WALLCLOCK_SECONDS", "-1"),
+    ],
+)
+def test_a_value_that_does_not_fit_is_refused_by_the_variable_s_name(name: str, value: str) -> None:
+    with pytest.raises(ValueError, match=name):
+        with_environment(FULL, {name: value})
+
+
+def test_a_knob_of_a_scorer_that_is_off_is_refused_by_name() -> None:
+    with pytest.raises(ValueError, match=r"SLOT_STEPS.*off in this recipe"):
+        with_environment(RunConfig(net=GPTConfig()), {"SLOT_STEPS": "3"})
+
+
+@pytest.mark.parametrize(
+    ("environ", "path", "value"),
+    [
+        ({"EVAL_SEQ_LEN": "32", "EVAL_STRIDE": "16"}, "score.windows", WindowConfig(seq_len=32, stride=16)),
+        ({"NUM_HEADS": "6", "MODEL_DIM": "384", "NUM_KV_HEADS": "3"}, "net.kv_heads", 3),
+        ({"TRAIN_SEQ_LEN": "3000", "TRAIN_BATCH_TOKENS": "30000"}, "train.batch_tokens", 30_000),
+    ],
+)
+def test_variables_that_only_fit_together_can_be_set_together(environ: dict[str, str], path: str, value: Any) -> None:
+    assert field_at(with_environment(FULL, environ), path) == value

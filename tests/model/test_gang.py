@@ -1,0 +1,151 @@
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from model.gang import Gang, join_gang
+
+ROOT = Path(__file__).parents[2]
+RANK_SCRIPT = Path(__file__).with_name("rank_of_two.py")
+
+
+@pytest.fixture
+def no_torchrun(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "TORCHELASTIC_RUN_ID"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def test_a_gang_of_one_leaves_everything_as_it_is() -> None:
+    gang = Gang()
+    tensor = torch.tensor([1.0, 2.0])
+    parameter = torch.nn.Parameter(torch.zeros(2))
+    parameter.grad = torch.tensor([3.0, 4.0])
+    gang.average_gradients([parameter])
+    gang.barrier()
+    assert gang.chief
+    assert gang.sum_(tensor).tolist() == [1.0, 2.0]
+    assert gang.first(7.25) == 7.25
+    assert parameter.grad.tolist() == [3.0, 4.0]
+
+
+def test_only_the_chief_prints(capsys: pytest.CaptureFixture[str]) -> None:
+    for rank in range(3):
+        Gang(rank=rank, world=3).log(f"line of {rank}")
+    assert capsys.readouterr().out == "line of 0\n"
+
+
+@pytest.mark.usefixtures("no_torchrun")
+def test_without_torchrun_s_environment_a_process_is_a_gang_of_one() -> None:
+    with join_gang("cpu", 1) as gang:
+        assert gang == Gang(rank=0, world=1, device=torch.device("cpu"))
+        assert torch.get_num_threads() == 1
+    assert not torch.distributed.is_initialized()
+
+
+@pytest.mark.usefixtures("no_torchrun")
+def test_a_gpu_that_is_not_there_is_refused_with_what_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    there = torch.cuda.device_count()
+    monkeypatch.setenv("LOCAL_RANK", str(there))
+    with pytest.raises(ValueError, match=f"needs GPU {there}, but this process sees {there}"), join_gang("cuda", 1):
+        pass
+
+
+@pytest.fixture(scope="module")
+def two_ranks() -> list[dict[str, Any]]:
+    # The store that ranks meet at is held here, as torchrun's agent does: a free port can't be lost to someone else.
+    store = torch.distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    environment = os.environ | {
+        "PYTHONPATH": str(ROOT),
+        "WORLD_SIZE": "2",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(store.port),
+        "TORCHELASTIC_USE_AGENT_STORE": "True",
+        "TORCHELASTIC_RESTART_COUNT": "0",
+    }
+    environment.pop("TORCHELASTIC_RUN_ID", None)
+    ranks = [
+        subprocess.Popen(
+            [sys.executable, str(RANK_SCRIPT)],
+            env=environment | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    try:
+        outputs = [rank.communicate(timeout=90) for rank in ranks]
+    finally:
+        for rank in ranks:
+            rank.kill()
+    assert [rank.returncode for rank in ranks] == [0, 0], outputs
+    return [json.loads(err.strip().splitlines()[-1]) | {"stdout": out} for out, err in outputs]
+
+
+def test_two_ranks_share_sums_and_the_chief_s_word(two_ranks: list[dict[str, Any]]) -> None:
+    for rank, seen in enumerate(two_ranks):
+        assert (seen["rank"], seen["world"], seen["chief"]) == (rank, 2, rank == 0)
+        assert seen["sum"] == [3.0, 20.0]
+        assert seen["first"] == 5.5
+        assert seen["gradient"] == [2.0] * 4
+        assert seen["frozen"] is None
+    assert two_ranks[0]["stdout"].endswith("only from rank 0\n")
+    assert two_ranks[1]["stdout"] == ""
+
+
+def test_two_ranks_agree_on_one_score(two_ranks: list[dict[str, Any]]) -> None:
+    assert [seen["loss"] for seen in two_ranks] == [(1 + 2 + 2 + 3) / 4] * 2
+    assert [seen["twice"] for seen in two_ranks] == [0, 0]
+
+
+def test_two_ranks_train_the_network_that_one_trains(two_ranks: list[dict[str, Any]]) -> None:
+    spec = importlib.util.spec_from_file_location("rank_of_two", RANK_SCRIPT)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    curve, weights = module.train(0, 1, Gang())
+    assert two_ranks[0]["curve"] == two_ranks[1]["curve"]
+    assert two_ranks[0]["weights"] == two_ranks[1]["weights"]
+    assert two_ranks[0]["curve"] == pytest.approx(curve, abs=1e-4)
+    assert two_ranks[0]["weights"] == pytest.approx(weights, abs=1e-4)
+    assert max(map(abs, weights)) > 1e-4
+
+
+PARENT = """
+import subprocess, sys
+subprocess.Popen([sys.executable, "-c", sys.argv[1]])
+sys.stdin.read()
+"""
+CHILD = """
+import time
+from model.gang import die_with_parent
+die_with_parent()
+print("ready", flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the parent-death signal is Linux's")
+def test_a_rank_dies_with_the_process_that_started_it() -> None:
+    parent = subprocess.Popen(
+        [sys.executable, "-c", PARENT, CHILD],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert parent.stdout is not None
+    assert parent.stdout.readline() == "ready\n"
+    parent.kill()
+    # The child holds the pipe's other end: it reads as finished as soon as the child is gone, long before its 60 s.
+    rest, _ = parent.communicate(timeout=20)
+    assert rest == ""

@@ -1,0 +1,180 @@
+"""Groups of seeds with real keys, reports and logs in a real stage store; only the numbers are made up."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from model.data.shards import Corpus
+from model.job import ARTIFACT, CHECKPOINT, CURVE
+from model.net.gpt import GPTConfig
+from model.report import StageReport, file_ref, write_report
+from model.run import RunConfig
+from model.score.sliding import Sliding
+from model.score.slot import Slot
+from model.score.stage import LABELS, ScoreConfig
+from model.stages import Stage
+from model.train import TrainConfig
+from service.adapters.store_fs import LOG, FolderStore
+from service.record.folder import Record, gather
+from service.results import GroupResult, SeedResult
+from service.spec import GangShape, RunSpec
+from service.stages import PlannedStage, plan_seed
+
+SEEDS = (42, 1337, 2024)
+TOKENS, TEXT_BYTES = 49_213, 120_731
+STEPS = 40
+
+
+def spec_of(**slot: Any) -> RunSpec:
+    """A tiny recipe that scores by sliding and by SLOT."""
+    net = GPTConfig(vocab_size=320, layers=2, dim=32, heads=2, kv_heads=1, rope_dims=8)
+    score = ScoreConfig(sliding=Sliding(), slot=Slot(**slot))
+    config = RunConfig(net=net, train=TrainConfig(steps=STEPS, batch_tokens=4096, seq_len=128), score=score)
+    return RunSpec(
+        config=config,
+        gang=GangShape(ranks=2, threads=3, device="cpu"),
+        corpus="tiny",
+        name="tiny",
+        notes="A 2-layer net.",
+    )
+
+
+def numbers(stage: Stage, seed: int, shift: float) -> dict[str, float]:
+    """What a stage would measure; no two numbers are alike and none is round."""
+    noise = math.sin(seed) / 300 + shift
+    train_s = 12.3456789 + 10 * abs(noise)
+    bpb = {Stage.SLIDING: 2.2517, Stage.SLOT: 2.2043}.get(stage, 0.0) + noise
+    return {
+        Stage.TRAIN: {
+            "train_s": train_s,
+            "train_steps": STEPS,
+            "step_avg_ms": 1000 * train_s / STEPS,
+            "train_loss_nats": 3.8 + noise,
+            "tokens_per_s": STEPS * 4096 / train_s,
+            "parameters": 26_912,
+        },
+        Stage.PACK: {"model_bytes": 0, "weight_rmse": 0.0123 + noise / 10},
+    }.get(
+        stage,
+        {
+            "val_bpb": bpb,
+            "val_loss_nats": bpb * math.log(2) * TEXT_BYTES / TOKENS,
+            "eval_s": 3.2109 + 7 * abs(noise) + (2.7 if stage is Stage.SLOT else 0),
+            "tokens": TOKENS,
+            "text_bytes": TEXT_BYTES,
+            "scored_twice": 0,
+        },
+    )
+
+
+def log_of(stage: Stage, seed: int, m: Mapping[str, float]) -> str:
+    """The lines that the stage's ranks print."""
+    if stage is Stage.TRAIN:
+        ms = 1000 * m["train_s"]
+        return (
+            f"seed:{seed}\nmodel_params:{m['parameters']:.0f}\nworld_size:2 attention:torch-sdpa threads:3\n"
+            f"step:1/{STEPS} train_loss:5.7683 train_time:{ms / STEPS:.0f}ms step_avg:{ms / STEPS:.2f}ms\n"
+            f"step:{STEPS}/{STEPS} train_loss:3.8123 train_time:{ms:.0f}ms step_avg:{ms / STEPS:.2f}ms\n"
+        )
+    if stage is Stage.PACK:
+        return f"Serialized model int6+brotli: {m['model_bytes']:.0f} bytes\n"
+    label = LABELS[stage]
+    return (
+        f"{label} val_loss:{m['val_loss_nats']:.4f} val_bpb:{m['val_bpb']:.4f} "
+        f"stride:64 eval_time:{1000 * m['eval_s']:.0f}ms\n"
+        f"{label}_exact val_loss:{m['val_loss_nats']:.8f} val_bpb:{m['val_bpb']:.8f}\n"
+    )
+
+
+@dataclass
+class Lab:
+    """Makes finished groups and records of them; a test changes numbers by ``change``, keyed by (seed, stage, name)."""
+
+    store: FolderStore
+    corpus: Corpus
+
+    def group(
+        self,
+        overlay: Mapping[str, Any] | None = None,
+        *,
+        seeds: tuple[int, ...] = SEEDS,
+        shift: float = 0.0,
+        headline: Stage = Stage.SLOT,
+        spec: RunSpec | None = None,
+        change: Mapping[tuple[int, Stage, str], float] | None = None,
+    ) -> GroupResult:
+        spec = (spec or spec_of()).at(overlay or {})
+        results = {seed: self.seed(spec, seed, shift, change or {}) for seed in seeds}
+        return GroupResult(spec=spec, overlay=overlay or {}, seeds=results, headline=headline)
+
+    def seed(
+        self, spec: RunSpec, seed: int, shift: float, change: Mapping[tuple[int, Stage, str], float]
+    ) -> SeedResult:
+        plan = plan_seed(spec, seed, self.corpus)
+        reports = {}
+        for planned in plan:
+            changes = {
+                name: value for (of, stage, name), value in change.items() if (of, stage) == (seed, planned.stage)
+            }
+            reports[planned.stage] = self.publish(planned, shift, changes)
+        return SeedResult(seed=seed, plan=plan, reports=reports)
+
+    def publish(self, planned: PlannedStage, shift: float, changes: Mapping[str, float]) -> StageReport:
+        if (known := self.store.find(planned.key)) and not changes:
+            return known
+        attempt = self.store.begin(planned.key)
+        out = attempt / "out"
+        out.mkdir()
+        metrics = {**numbers(planned.stage, planned.seed, shift), **changes}
+        if planned.stage is Stage.TRAIN:
+            (out / CHECKPOINT).write_bytes(b"weights %d" % planned.seed)
+            (out / CURVE).write_text(json.dumps([5.7 - 2 * (i / STEPS) ** 0.5 for i in range(STEPS)]), encoding="utf-8")
+        if planned.stage is Stage.PACK:
+            (out / ARTIFACT).write_bytes(b"\x07" * int(metrics["model_bytes"] or 20_111 + planned.seed))
+            metrics["model_bytes"] = (out / ARTIFACT).stat().st_size
+        report = StageReport(
+            stage=planned.stage,
+            seed=planned.seed,
+            elapsed_s=20.125,
+            metrics=metrics,
+            outputs={path.name: file_ref(out, path.name) for path in sorted(out.iterdir())},
+            facts={"hardware": "x86_64 cpu", "ranks": 2, "threads": 3, "torch": "2.13.0+cpu"},
+        )
+        write_report(out, report)
+        (attempt / LOG).write_text(log_of(planned.stage, planned.seed, metrics), encoding="utf-8")
+        self.store.publish(planned.key, attempt)
+        return report
+
+    def record(self, group: GroupResult, *compared: GroupResult, **changes: Any) -> Record:
+        texts = {"name": "Tiny SLOT", "author": "A. Golfer", "github_id": "golfer", "date": "2026-04-06"}
+        place = {"corpus_folder": "~/corpora/tiny", "git_sha": "0123abc", "git_dirty": False}
+        return gather(group, compared, self.store, **{**texts, **place, **changes})
+
+
+@pytest.fixture
+def lab(tmp_path: Path) -> Lab:
+    return make_lab(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def module_lab(tmp_path_factory: pytest.TempPathFactory) -> Lab:
+    return make_lab(tmp_path_factory.mktemp("lab"))
+
+
+def make_lab(home: Path) -> Lab:
+    corpus = Corpus(
+        folder=home / "tiny",
+        name="tiny",
+        digest="0123456789abcdef",
+        vocab_size=320,
+        tokenizer=home / "tiny" / "tiny.model",
+        splits={},
+    )
+    return Lab(store=FolderStore(home / "store"), corpus=corpus)
