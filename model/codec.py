@@ -75,5 +75,6 @@ def _class_of(tag: str) -> type:
         found = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError) as error:
         raise ValueError(f"config class {tag!r} is not in this source: {error}") from error
-    assert isinstance(found, type)
+    if not (isinstance(found, type) and dataclasses.is_dataclass(found) and found.__module__ == module):
+        raise ValueError(f"config class {tag!r} is not a dataclass of that module")
     return found

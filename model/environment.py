@@ -58,19 +58,11 @@ def with_environment(config: Any, environ: Mapping[str, str]) -> Any:
     Raises:
         ValueError: a value that doesn't fit, or a knob of something that is off; the message names the variable.
     """
-    for name, path in FIELD_NAMES.items():
-        if name in environ:
-            config = _with_variable(config, name, path, parse_value(environ[name]))
-    if "MAX_WALLCLOCK_SECONDS" in environ:
-        seconds = parse_value(environ["MAX_WALLCLOCK_SECONDS"])
-        if not isinstance(seconds, (int, float)):
-            raise ValueError(f"MAX_WALLCLOCK_SECONDS={seconds!r} is not a number of seconds")
-        config = _with_variable(config, "MAX_WALLCLOCK_SECONDS", "train.minutes", seconds / 60)
-    return config
-
-
-def _with_variable(config: Any, name: str, path: str, value: Any) -> Any:
+    changes = {path: parse_value(environ[name]) for name, path in FIELD_NAMES.items() if name in environ}
+    given = [f"{name}={environ[name]}" for name in (*FIELD_NAMES, "MAX_WALLCLOCK_SECONDS") if name in environ]
     try:
-        return overlay(config, {path: value})
+        if "MAX_WALLCLOCK_SECONDS" in environ:
+            changes["train.minutes"] = float(environ["MAX_WALLCLOCK_SECONDS"]) / 60
+        return overlay(config, changes)
     except ValueError as error:
-        raise ValueError(f"environment variable {name}={value!r}: {error}") from error
+        raise ValueError(f"environment {', '.join(given)}: {error}") from error

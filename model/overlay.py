@@ -7,6 +7,7 @@ errors: an unknown path names what exists, a wrong value names what is taken.
 from __future__ import annotations
 
 import dataclasses
+import sys
 import types
 import typing
 from collections.abc import Mapping
@@ -19,9 +20,7 @@ def overlay(config: Any, changes: Mapping[str, Any]) -> Any:
     Raises:
         ValueError: a path or a value that doesn't fit, with the way out in the message.
     """
-    for path, value in changes.items():
-        config = _replace(config, path.split("."), 0, value)
-    return config
+    return _replace_all(config, {tuple(path.split(".")): value for path, value in changes.items()}, 0)
 
 
 def field_at(config: Any, path: str) -> Any:
@@ -30,7 +29,7 @@ def field_at(config: Any, path: str) -> Any:
     Raises:
         ValueError: there is no such field.
     """
-    names = path.split(".")
+    names = tuple(path.split("."))
     for depth, name in enumerate(names):
         _check_field(config, names, depth)
         config = getattr(config, name)
@@ -47,19 +46,26 @@ def parse_value(text: str) -> Any:
     return {"true": True, "false": False, "none": None}.get(text.lower(), text)
 
 
-def _replace(config: Any, names: list[str], depth: int, value: Any) -> Any:
-    _check_field(config, names, depth)
-    name, path = names[depth], ".".join(names)
-    old = getattr(config, name)
-    if depth + 1 < len(names):
-        return dataclasses.replace(config, **{name: _replace(old, names, depth + 1, value)})
-    hint = typing.get_type_hints(type(config))[name]
-    if dataclasses.is_dataclass(old) and not (value is None and type(None) in typing.get_args(hint)):
-        raise ValueError(f"{path} is a group of fields, set one of them: {_children(path, old)}")
-    return dataclasses.replace(config, **{name: _coerce(path, hint, value)})
+def _replace_all(config: Any, changes: Mapping[tuple[str, ...], Any], depth: int) -> Any:
+    """All changes below one config at once, so that fields that only fit together can change together."""
+    values: dict[str, Any] = {}
+    below: dict[str, dict[tuple[str, ...], Any]] = {}
+    for names, value in changes.items():
+        _check_field(config, names, depth)
+        name, path = names[depth], ".".join(names)
+        if depth + 1 < len(names):
+            below.setdefault(name, {})[names] = value
+            continue
+        old, hint = getattr(config, name), typing.get_type_hints(type(config))[name]
+        if dataclasses.is_dataclass(old) and not (value is None and type(None) in typing.get_args(hint)):
+            raise ValueError(f"{path} is a group of fields, set one of them: {_children(path, old)}")
+        values[name] = _coerce(path, hint, value)
+    for name, inner in below.items():
+        values[name] = _replace_all(values.get(name, getattr(config, name)), inner, depth + 1)
+    return dataclasses.replace(config, **values) if values else config
 
 
-def _check_field(config: Any, names: list[str], depth: int) -> None:
+def _check_field(config: Any, names: tuple[str, ...], depth: int) -> None:
     here = ".".join(names[:depth])
     if config is None:
         raise ValueError(f"'{'.'.join(names)}': {here} is off in this recipe")
@@ -84,7 +90,9 @@ def _coerce(path: str, hint: Any, value: Any) -> Any:
         if value is None and type(None) in options:
             return None
         (hint,) = (option for option in options if option is not type(None))
-    if hint is float and type(value) in (int, float) and value == value and abs(value) != float("inf"):
+    if hint is float and type(value) in (int, float):
+        if not abs(value) <= sys.float_info.max:
+            raise ValueError(f"{path} must be a finite number, got {value!r:.40}")
         return float(value)
     if hint is bool and value in (0, 1):
         return bool(value)

@@ -43,6 +43,10 @@ class StageReport:
     """Where it ran: hardware, ranks, threads, torch, attention kernel."""
 
     def __post_init__(self) -> None:
+        kinds: dict[str, type | tuple[type, ...]] = {"stage": str, "seed": int, "elapsed_s": (int, float)}
+        for name, kind in kinds.items():
+            if not isinstance(getattr(self, name), kind):
+                raise ValueError(f"stage report: {name} is {getattr(self, name)!r}")
         for name, value in self.metrics.items():
             if not math.isfinite(value):
                 raise ValueError(f"stage {self.stage}: metric {name} is {value}; a stage that diverged has no report")

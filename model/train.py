@@ -119,7 +119,10 @@ def train_stage(job: Job, out: Path, gang: Gang) -> dict[str, float]:
     gang.log(f"seed:{job.seed}")
     gang.log(f"model_params:{parameters}")
     gang.log(f"world_size:{gang.world} attention:{attention_kernel(gang.device.type)} threads:{job.threads}")
-    curve, train_s = fit(net, batches, config, gang)
+    try:
+        curve, train_s = fit(net, batches, config, gang)
+    except FloatingPointError as error:
+        raise FloatingPointError(f"seed {job.seed}: {error}") from error
     assert curve, "at least one step always runs"
     steps = len(curve)
     if gang.chief:

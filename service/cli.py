@@ -20,7 +20,6 @@ from model.data.shards import Corpus
 from model.stages import Stage
 from service.errors import CaddieError, RecordError, SpecError
 from service.experiment import Experiment, best, contend, lookup, run_experiment
-
 from service.overview import flat_params, plan_json
 from service.recording import Recorded, record_group
 from service.results import GroupResult

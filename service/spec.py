@@ -66,6 +66,8 @@ class RunSpec:
     budget: Budget = Budget()
     corpus: str = "pd_mix_v1"
     name: str = described("")
+    track: str = described("10min_16mb")
+    """The leaderboard a record of this recipe is for."""
     notes: str = described("")
     """What the recipe reproduces, and what it leaves out."""
 

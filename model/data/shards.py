@@ -101,7 +101,7 @@ def open_corpus(folder: Path, expect_digest: str = "") -> Corpus:
             tokenizer=folder / data["tokenizer"]["path"],
             splits={name: tuple(folder / ref["path"] for ref in refs) for name, refs in data["splits"].items()},
         )
-    except (OSError, json.JSONDecodeError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{folder}: no prepared corpus ({error}); make one with `caddie data prepare`") from error
     if expect_digest and corpus.digest != expect_digest:
         raise ValueError(f"{folder}: corpus {corpus.digest}, but this job was planned for {expect_digest}")

@@ -63,12 +63,13 @@ def pack_container(tensors: Mapping[str, Tensor], codec: Codec) -> bytes:
             raise ValueError(f"tensor {name} is {dtype}; a container holds {', '.join(DTYPES)}")
         array = tensor.detach().cpu().contiguous().numpy()
         index.append([name, dtype, list(array.shape)])
-        parts.append(array.view(np.uint8).reshape(-1, array.itemsize).T.tobytes() if array.size else b"")
+        parts.append(array.reshape(-1).view(np.uint8).reshape(-1, array.itemsize).T.tobytes())
     header = json.dumps(index, separators=(",", ":")).encode()
     body = b"".join((struct.pack("<I", len(header)), header, *parts))
     packed = _compressors()[codec](body)
     rest = struct.pack("<Q", len(body)) + packed
-    return MAGIC + struct.pack("<BBI", VERSION, CODECS.index(codec), zlib.crc32(rest)) + rest
+    kind = bytes((VERSION, CODECS.index(codec)))
+    return MAGIC + kind + struct.pack("<I", zlib.crc32(kind + rest)) + rest
 
 
 def unpack_container(data: bytes) -> dict[str, Tensor]:
@@ -82,7 +83,7 @@ def unpack_container(data: bytes) -> dict[str, Tensor]:
     _, version, codec, checksum, body_bytes = HEAD.unpack_from(data)
     if version != VERSION or codec >= len(CODECS):
         raise ValueError(f"artifact version {version}, codec {codec}: written by another release")
-    if zlib.crc32(data[10:]) != checksum:
+    if zlib.crc32(data[4:6] + data[10:]) != checksum:
         raise ValueError("damaged artifact: its checksum does not match")
     body = _decompressors()[CODECS[codec]](data[HEAD.size :])
     if len(body) != body_bytes:
@@ -93,8 +94,8 @@ def unpack_container(data: bytes) -> dict[str, Tensor]:
         count = math.prod(shape)
         item = DTYPES[dtype].itemsize
         planes = np.frombuffer(body, dtype=np.uint8, count=count * item, offset=at).reshape(item, count)
-        values = planes.T.reshape(-1).copy()
-        tensors[name] = torch.from_numpy(values).view(DTYPES[dtype]).reshape(shape)
+        values = np.frombuffer(planes.T.tobytes(), dtype=dtype).reshape(shape).copy()
+        tensors[name] = torch.from_numpy(values)
         at += count * item
     return tensors
 

@@ -17,7 +17,9 @@ def round_rows(weight_OI: Tensor, bits: int) -> tuple[Tensor, Tensor]:
     """Integers int8 (O, I) in [-(2^(bits-1)-1), 2^(bits-1)-1] and scales float16 (O,) of a matrix (O, I)."""
     top = 2 ** (bits - 1) - 1
     weight = weight_OI.float()
-    scale = (weight.abs().amax(dim=1) / top).clamp_min(SMALLEST_SCALE).half()
+    exact = (weight.abs().amax(dim=1) / top).clamp_min(SMALLEST_SCALE)
+    scale = exact.half()
+    scale = torch.where(scale.float() < exact, torch.nextafter(scale, torch.full_like(scale, torch.inf)), scale)
     q = torch.round(weight / scale.float()[:, None]).clamp_(-top, top)
     return q.to(torch.int8), scale
 

@@ -120,6 +120,8 @@ def fit_block(
         at_target = t.gather(2, index).squeeze(2).square_().sub_(1)  # -(1 - t^2) of each target
         # The capped logits are bounded by the cap, so exp can't overflow and softmax needs no running maximum.
         torch.mul(t, cap, out=e)
+        if cap > 80:
+            e.sub_(e.amax(-1, keepdim=True))
         weight = e.exp_().sum(-1).reciprocal_()
         e.addcmul_(e, t.square_(), value=-1)  # exp(c t) (1 - t^2); the row's 1 / sum comes with the product
         grad_bias = torch.bmm(weight[:, None], e).squeeze(1).scatter_add_(1, targets_BR, at_target).div_(loss_rows)

@@ -20,7 +20,9 @@ os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
 from mlflow.entities import Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
+from sqlalchemy.exc import SQLAlchemyError
 
+from service.adapters.locks import file_lock
 from service.errors import CaddieError
 from service.overview import flat_params
 from service.results import GroupResult, SeedResult, SeedStatus
@@ -36,11 +38,7 @@ class MlflowTracker:
     def __init__(self, uri: str, artifacts: Path, tags: Mapping[str, str]) -> None:
         logging.getLogger("alembic").setLevel(logging.WARNING)
         logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
-        try:
-            self.client = MlflowClient(uri)
-        except MlflowException as error:
-            raise CaddieError(f"MLflow at {uri}: {error}") from error
-        self.artifacts, self.tags = artifacts, dict(tags)
+        self.uri, self.artifacts, self.tags = uri, artifacts, dict(tags)
 
     def sync(self, experiment: str, groups: Sequence[GroupResult]) -> None:
         """Create or complete the runs of ``groups``.
@@ -48,13 +46,18 @@ class MlflowTracker:
         Raises:
             CaddieError: the store doesn't answer.
         """
+        self.artifacts.mkdir(parents=True, exist_ok=True)
         try:
-            place = self._experiment(experiment)
-            known = self._known(place)
-            for group in groups:
-                self._group(place, known, group)
-        except MlflowException as error:
-            raise CaddieError(f"MLflow: {str(error).splitlines()[0]}") from error
+            # One writer of this home at a time: a new SQLite store can't be set up by two, and a run that one has
+            # looked for in vain must not be created twice.
+            with file_lock(self.artifacts / ".lock", wait=True):
+                self.client = MlflowClient(self.uri)
+                place = self._experiment(experiment)
+                known = self._known(place)
+                for group in groups:
+                    self._group(place, known, group)
+        except (MlflowException, SQLAlchemyError) as error:
+            raise CaddieError(f"MLflow at {self.uri}: {str(error).splitlines()[0]}") from error
 
     def _experiment(self, name: str) -> str:
         found = self.client.get_experiment_by_name(name)

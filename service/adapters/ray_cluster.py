@@ -31,9 +31,9 @@ def ray_session(address: str | None) -> Iterator[None]:
     Raises:
         ClusterError: nothing answers at ``address``.
     """
+    on_term = signal.getsignal(signal.SIGTERM)
     with _joined(address) if address else _private():
-        # Ray replaces the C-level handler with one that only prints; put the one that was there back.
-        signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))
+        signal.signal(signal.SIGTERM, on_term)  # ray.init puts its own in place, which leaves without cleaning up
         try:
             yield
         finally:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import logging
 import os
 import time
@@ -16,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from model.report import StageReport, file_ref, read_report
+from service.adapters.locks import file_lock
 from service.errors import StoreError
 
 LOG = "log.txt"
@@ -93,18 +93,9 @@ class FolderStore:
 
     @contextlib.contextmanager
     def lock(self, key: str) -> Iterator[bool]:
-        """Try to be the only one who computes ``key``; False when somebody else is. The kernel frees it on any end."""
-        with _refusals(self.locks):
-            handle = os.open(self.locks / key, os.O_RDWR | os.O_CREAT, 0o644)
-        try:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                yield False
-                return
-            yield True
-        finally:
-            os.close(handle)
+        """Try to be the only one who computes ``key``; False when somebody else is. Freed on any end of the holder."""
+        with file_lock(self.locks / key, wait=False) as ours:
+            yield ours
 
     def _is_locked(self, key: str) -> bool:
         with self.lock(key) as free:

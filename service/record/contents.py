@@ -11,7 +11,7 @@ from typing import Any
 from model.report import StageReport
 from model.stages import Stage
 from service.errors import RecordError
-from service.record.facts import RECORD_TRACK, About
+from service.record.facts import About
 from service.results import GroupResult, SeedResult
 
 
@@ -30,13 +30,14 @@ class Record:
     corpus_digest: str
     git_sha: str
     git_dirty: bool
+    track: str
+    """The leaderboard it is for."""
     code: str
     """``train_gpt.py``."""
     logs: Mapping[int, str]
     """Seed -> log."""
     curves: Mapping[int, tuple[float, ...]]
     """Seed -> training loss of each step, in nats."""
-    track: str = RECORD_TRACK
     non_record: tuple[str, ...] = ()
     """The broken rules, as :func:`service.record.checks.broken` words them, that are admitted."""
 

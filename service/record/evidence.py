@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from model.job import ARTIFACT
 from model.stages import Stage
 from service.record.compare import read_object, read_text
-from service.record.facts import NON_RECORD_TRACK, Facts, facts_of
+from service.record.facts import NON_RECORD, Facts, facts_of
 from service.record.logs import LABELS, SeedLog, read_log
 from service.spec import Budget
 
@@ -124,7 +124,7 @@ def stand_in(logs: Mapping[int, SeedLog]) -> dict[str, Any]:
     cap = Budget()
     texts = ("name", "author", "github_id", "date", "blurb", "recipe", "title", "spec_digest", "slot_on")
     about = dict.fromkeys((*texts, "device", "corpus", "corpus_digest", "git_sha"), "") | {
-        "track": NON_RECORD_TRACK,
+        "track": NON_RECORD + "16mb",
         "non_record": [],
         "headline": str(shared[-1]) if shared else "",
         "artifact_cap_bytes": cap.artifact_bytes,

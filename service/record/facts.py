@@ -17,7 +17,8 @@ from model.stages import Stage
 from service.record.logs import LABELS, SeedLog
 from service.stats import Sample
 
-RECORD_TRACK, NON_RECORD_TRACK = "10min_16mb", "non_record_16mb"
+NON_RECORD = "non_record_"
+"""Begins the track of what isn't a record; the field's is ``non_record_16mb``."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -24,7 +24,7 @@ from service.record.bundle import bundle
 from service.record.checks import broken
 from service.record.contents import Record, reports_of
 from service.record.evidence import CODE, FIGURE, LOG_NAME, README, REPORTS, REQUIREMENTS, SUBMISSION, log_name
-from service.record.facts import NON_RECORD_TRACK, RECORD_TRACK, Facts, facts_of
+from service.record.facts import NON_RECORD, Facts, facts_of
 from service.record.figures import write_figure
 from service.record.logs import seed_log, size_lines
 from service.record.readme import readme_of
@@ -76,7 +76,7 @@ def gather(
         code=code,
         logs={seed: _log(spec.config.pack, result, store, len(code.encode())) for seed, result in group.seeds.items()},
         curves={seed: _curve(result, store) for seed, result in group.seeds.items()},
-        track=NON_RECORD_TRACK if non_record else RECORD_TRACK,
+        track=NON_RECORD + spec.track.removeprefix("10min_") if non_record else spec.track,
     )
     if non_record:
         record = replace(record, non_record=broken(_facts(record)))

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from model.stages import Stage
 from service.record.checks import checks
 from service.record.contents import Record, reports_of
-from service.record.facts import RECORD_TRACK, ComparedFacts, Facts, facts_of
+from service.record.facts import NON_RECORD, ComparedFacts, Facts, facts_of
 from service.record.logs import LABELS
 from service.record.submission import hardware
 from service.stats import Sample
@@ -29,7 +29,7 @@ def readme_of(facts: Facts) -> str:
 def _head(facts: Facts) -> Iterator[str]:
     about, bpb, n = facts.about, facts.bpb, facts.bpb.n
     largest = max(facts.artifact_bytes(seed) for seed in facts.seeds)
-    kind = "Record" if about.track == RECORD_TRACK else "Non-record"
+    kind = "Non-record" if about.track.startswith(NON_RECORD) else "Record"
     yield f"# {kind}: {about.name} - val_bpb {bpb.mean:.4f} ({n}-seed mean)"
     yield ""
     spread = "one seed, no sd" if bpb.sd is None else f"{n}-seed mean, sd {bpb.sd:.6f} with n - 1"
@@ -122,10 +122,13 @@ def _reproduction(facts: Facts) -> Iterator[str]:
     yield "```bash"
     yield "pip install -r requirements.txt"
     yield f"for seed in {' '.join(str(seed.seed) for seed in facts.seeds)}; do"
-    yield f"  SEED=$seed DATA_PATH=path/to/{about.corpus} {place}CPU_THREADS={about.threads} \\"
+    yield f"  SEED=$seed {place}CPU_THREADS={about.threads} \\"
     yield f"    torchrun --standalone --nproc_per_node={about.ranks} train_gpt.py > train_seed$seed.log"
     yield "done"
     yield "```"
+    yield ""
+    yield "The script finds the corpus where `caddie data prepare` puts it and refuses any other than digest"
+    yield f"`{about.corpus_digest}`; DATA_PATH names another folder."
 
 
 def _provenance(facts: Facts) -> Iterator[str]:

@@ -22,6 +22,7 @@ def tiny() -> RunSpec:
     return replace(
         full,
         name="tiny",
+        track="tiny_cpu",
         config=replace(
             full.config,
             net=GPTConfig(layers=3, dim=96, heads=3, kv_heads=1, qk_gain=1.5, rope_trained_len=256),

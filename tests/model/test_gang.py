@@ -60,7 +60,7 @@ def test_a_gpu_that_is_not_there_is_refused_with_what_is(monkeypatch: pytest.Mon
 
 @pytest.fixture(scope="module")
 def two_ranks() -> list[dict[str, Any]]:
-    # The store that ranks meet at is held here, as torchrun's agent does: a free port can't be lost to someone else.
+    # The store that ranks meet at is held here, as torchrun does: a free port can't be lost to someone else.
     store = torch.distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     environment = os.environ | {
         "PYTHONPATH": str(ROOT),

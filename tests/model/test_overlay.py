@@ -67,6 +67,15 @@ def test_fields_of_a_group_that_is_on_can_be_set() -> None:
     assert overlay(config, {"extra.mode": "fast"}) == Outer(extra=Inner(mode="fast"))
 
 
+def test_a_group_that_may_be_off_is_turned_off_by_none_and_no_other_is() -> None:
+    assert overlay(Outer(extra=Inner()), {"extra": None}) == Outer()
+    assert overlay(Outer(), {"extra": None}) == Outer()
+    with pytest.raises(ValueError, match="inner is a group of fields"):
+        overlay(Outer(), {"inner": None})
+    with pytest.raises(ValueError, match="extra is off in this recipe"):
+        overlay(Outer(extra=Inner()), {"extra": None, "extra.mode": "fast"})
+
+
 @pytest.mark.parametrize(
     ("path", "value", "taken"),
     [
@@ -155,6 +164,7 @@ def test_fields_that_only_fit_together_can_be_set_together_in_any_order(change: 
         ("true", True),
         ("False", False),
         ("brotli", "brotli"),
+        ("None", None),
         ("", ""),
     ],
 )

@@ -63,6 +63,15 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_beside_it(tmp_path: 
         assert list(tmp_path.iterdir()) == [path]
 
 
+def test_a_reader_of_the_old_file_reads_all_of_the_old(tmp_path: Path) -> None:
+    path = tmp_path / "report.json"
+    write_json(path, {"old": 1})
+    with open(path, encoding="utf-8") as reader:
+        write_json(path, {"new": 2})
+        assert json.load(reader) == {"old": 1}
+    assert json.loads(path.read_text()) == {"new": 2}
+
+
 def test_equal_data_give_equal_bytes(tmp_path: Path) -> None:
     write_json(tmp_path / "a", {"x": 1, "y": [2, 3]})
     write_json(tmp_path / "b", {"y": [2, 3], "x": 1})

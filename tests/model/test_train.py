@@ -160,7 +160,7 @@ def test_training_by_minutes_stops_by_the_clock_and_not_by_steps(random_net: Net
     config = replace(CONFIG, steps=1, minutes=0.4 / 60)
     curve, train_s = fit(random_net(), some_batches(config), config, Gang())
     assert len(curve) > 3
-    assert 0.4 <= train_s < 2.0
+    assert 0.4 <= train_s < 5.0
 
 
 def test_even_the_shortest_clock_trains_one_step(random_net: NetFactory) -> None:
@@ -259,7 +259,7 @@ def test_a_knob_out_of_range_is_refused_by_name_with_its_value(change: dict[str,
 @needs_cuda
 def test_compiled_bf16_training_on_cuda_lowers_the_loss(random_net: NetFactory) -> None:
     config = replace(CONFIG, steps=60, warmup_steps=2)
-    net = random_net(dim=64, heads=4, kv_heads=2, rope_dims=8).to("cuda")
+    net = random_net(dim=64, rope_dims=8).to("cuda")
     curve, train_s = fit(net, some_batches(config), config, Gang(device=torch.device("cuda", 0)))
     assert sum(curve[-5:]) / 5 < 0.75 * curve[0]
     assert train_s > 0
@@ -270,6 +270,8 @@ def test_compiled_bf16_training_on_cuda_lowers_the_loss(random_net: NetFactory) 
 @needs_cuda
 def test_the_first_loss_on_cuda_is_close_to_the_cpu_s(random_net: NetFactory) -> None:
     config = replace(CONFIG, steps=1)
-    on_cpu, _ = fit(random_net(), some_batches(config), config, Gang())
-    on_cuda, _ = fit(random_net().to("cuda"), some_batches(config), config, Gang(device=torch.device("cuda", 0)))
+    on_cpu, _ = fit(random_net(dim=64, rope_dims=8), some_batches(config), config, Gang())
+    on_cuda, _ = fit(
+        random_net(dim=64, rope_dims=8).to("cuda"), some_batches(config), config, Gang(device=torch.device("cuda", 0))
+    )
     assert on_cuda == pytest.approx(on_cpu, abs=0.03)

@@ -114,7 +114,7 @@ class MemoryEngine:
         return Counter(stage for stage, _ in self.computed)
 
     def _chain(self, plan: Plan) -> SeedResult:
-        reports = {}
+        reports: dict[Stage, StageReport] = {}
         for planned in plan:
             report = self.store.find(planned.key)
             if report is None:
@@ -154,20 +154,20 @@ def measured() -> Callable[[PlannedStage], float]:
     return number_of
 
 
-WORDS = (
+PROSE = (
     "the wind came from left over water and a ball fell into tall grass where nobody looked for it again because rain "
     "had begun to fall on every green hill between old stone walls while players walked home talking of 1934 strokes "
     "café naïve Ærø 漢字 score paper morning evening quickly slowly carried counted promised returned measured learned"
-).split()
+)
 
 
 @pytest.fixture(scope="session")
 def document_rows() -> list[dict[str, str]]:
     """120 documents for training and 12 for validation, with digits, accents and characters of three bytes."""
-    dice = random.Random(0)
+    dice, words = random.Random(0), PROSE.split()
     rows = []
     for number in range(132):
-        sentences = [" ".join(dice.choices(WORDS, k=dice.randint(5, 14))).capitalize() + "." for _ in range(6)]
+        sentences = [" ".join(dice.choices(words, k=dice.randint(5, 14))).capitalize() + "." for _ in range(6)]
         rows.append({"split": "val" if number % 11 == 10 else "train", "text": " ".join(sentences)})
     return rows
 

@@ -36,10 +36,15 @@ def test_a_scorer_that_is_off_is_listed_as_off(spec: RunSpec) -> None:
     assert not [path for path in params if path.startswith("score.slot.")]
 
 
-def test_a_plan_counts_each_distinct_stage_once_and_says_who_shares_it(spec: RunSpec, corpus: Corpus, store: FolderStore) -> None:
+def test_a_plan_counts_each_distinct_stage_once_and_says_who_shares_it(
+    spec: RunSpec, corpus: Corpus, store: FolderStore
+) -> None:
     plan = plan_json(slot_experiment(spec, corpus), store)
     assert Counter(row["stage"] for row in plan["stages"]) == {
-        "train": 2, "pack": 2, "score.sliding": 2, "score.slot": 6
+        "train": 2,
+        "pack": 2,
+        "score.sliding": 2,
+        "score.slot": 6,
     }
     users = {(row["stage"], row["users"]) for row in plan["stages"]}
     assert users == {("train", 4), ("pack", 4), ("score.sliding", 1), ("score.slot", 1)}
@@ -56,5 +61,7 @@ def test_a_plan_knows_what_is_done(
     plan = plan_json(experiment, store)
     assert (plan["to_run"], plan["cached"]) == (9, 3)
     assert {(row["stage"], row["seed"]) for row in plan["stages"] if row["cached"]} == {
-        ("train", 2), ("pack", 2), ("score.slot", 2)
+        ("train", 2),
+        ("pack", 2),
+        ("score.slot", 2),
     }

@@ -89,9 +89,12 @@ def test_a_module_that_is_not_there_is_refused_by_name(tree: Tree) -> None:
 
 
 SAME = {
-    "a comment": "# Why three?\nSIZE = 3  # It is odd.\n\n\ndef area(side):\n    # Squares only.\n    return side * side\n",
+    "a comment": (
+        "# Why three?\nSIZE = 3  # It is odd.\n\n\ndef area(side):\n    # Squares only.\n    return side * side\n"
+    ),
     "docstrings": (
-        '"""Numbers."""\n\nSIZE = 3\n"""A prime."""\n\n\ndef area(side):\n    """Of a square."""\n    return side * side\n'
+        '"""Numbers."""\n\nSIZE = 3\n"""A prime."""\n\n\n'
+        'def area(side):\n    """Of a square."""\n    return side * side\n'
     ),
     "blank lines": "\n\nSIZE = 3\ndef area(side):\n\n\n    return side * side\n\n\n",
     "layout": "SIZE=3\ndef area( side, ):\n  return (side\n      *side)\n",

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.stats import Sample, show
+from service.stats import Sample, show, spread
 
 NUMBERS = st.floats(-1e6, 1e6, allow_nan=False)
 VALUES = st.dictionaries(st.integers(0, 99), NUMBERS, min_size=1, max_size=9)
@@ -62,3 +62,6 @@ def test_a_sample_is_shown_with_spread_and_count() -> None:
     assert show(Sample(values={1: 2.25, 2: 2.75}), digits=1) == "2.5 ± 0.4 (n=2)"
     assert show(Sample(values={1: 2.25})) == "2.2500 (n=1)"
     assert show(Sample(values={})) == "- (n=0)"
+    assert spread(Sample(values={1: 2.25, 2: 2.75})) == "2.5000 ± 0.3536"
+    assert spread(Sample(values={1: 2.25})) == "2.2500"
+    assert spread(Sample(values={})) == "-"

@@ -97,6 +97,24 @@ def test_loss_is_the_mean_negative_log_probability(random_net: NetFactory) -> No
     assert net.loss(ids, targets).item() == pytest.approx(sum(nats) / len(nats), abs=1e-5)
 
 
+def test_gradients_are_the_slope_of_the_loss(random_net: NetFactory) -> None:
+    net = random_net(layers=5).double()
+    ids, targets = some_ids(seed=1), some_ids(seed=2)
+    net.loss(ids, targets).backward()
+    for name, parameter in net.named_parameters():
+        assert parameter.grad is not None
+        direction = torch.randn_like(parameter)
+        direction /= direction.norm()
+        sides = []
+        for sign in (1, -1):
+            with torch.no_grad():
+                parameter += sign * 1e-3 * direction
+                sides.append(net.loss(ids, targets).item())
+                parameter -= sign * 1e-3 * direction
+        slope = float((parameter.grad * direction).sum())
+        assert (sides[0] - sides[1]) / 2e-3 == pytest.approx(slope, abs=1e-3), name
+
+
 def test_a_new_network_passes_the_normed_embedding_through_scaled_by_the_skips(tiny_config: GPTConfig) -> None:
     ids = some_ids()
     for unet in (True, False):
@@ -160,21 +178,21 @@ def test_a_shape_that_can_t_be_built_is_refused_with_its_value(
         replace(tiny_config, **change)
 
 
-@pytest.mark.gpu
-@needs_cuda
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=[pytest.mark.gpu, needs_cuda])])
 @torch.no_grad()
-def test_bf16_logits_on_cuda_are_close_to_float32_logits_on_the_cpu(random_net: NetFactory) -> None:
-    net = random_net(layers=3)
+def test_under_bf16_autocast_logits_are_float32_and_close_to_the_exact_ones(
+    random_net: NetFactory, device: str
+) -> None:
+    net = random_net(layers=3, dim=64, rope_dims=8)
     ids = some_ids(4, 48)
     expected = net.logits(net.hidden(ids))
-    net.to("cuda")
-    with torch.autocast("cuda", dtype=torch.bfloat16):
-        hidden = net.hidden(ids.cuda())
+    net.to(device)
+    with torch.autocast(device, dtype=torch.bfloat16):
+        hidden = net.hidden(ids.to(device))
         logits = net.logits(hidden)
     assert hidden.dtype == torch.bfloat16
     assert logits.dtype == torch.float32
-    error = (logits.cpu() - expected).abs()
-    assert error.mean() < 0.03 * expected.std()
+    assert (logits.cpu() - expected).abs().mean() < 0.03 * expected.std()
 
 
 @pytest.mark.gpu

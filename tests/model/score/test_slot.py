@@ -206,12 +206,13 @@ def test_fitting_lowers_the_loss_of_the_rows_it_is_fitted_on() -> None:
     assert losses[-1] < losses[0] - 0.5
 
 
+@pytest.mark.parametrize("cap", [5.0, 30.0, 100.0])
 @pytest.mark.parametrize("weight_scale", [1.0, 100.0])
-def test_saturated_logits_stay_finite(weight_scale: float) -> None:
+def test_saturated_logits_stay_finite(weight_scale: float, cap: float) -> None:
     hidden = torch.randn(2, 6, 16) * weight_scale
     targets, head = torch.randint(0, 50, (2, 6)), torch.randn(50, 16) * weight_scale
-    shift, bias = fit_slot(hidden, targets, head, 30.0, Slot())
-    assert torch.isfinite(slot_nats(hidden, targets, head, 30.0, shift, bias)).all()
+    shift, bias = fit_slot(hidden, targets, head, cap, Slot())
+    assert torch.isfinite(slot_nats(hidden, targets, head, cap, shift, bias)).all()
 
 
 def test_scoring_leaves_the_weights_as_they_were(random_net: NetFactory) -> None:

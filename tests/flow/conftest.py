@@ -1,0 +1,117 @@
+"""Tiny real runs: a real Ray, real torchrun gangs, a real MLflow store, on a corpus of a few documents."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import lzma
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import pytest
+
+REPO = Path(__file__).resolve().parents[2]
+OURS = ("ray::", "raylet", "gcs_server", "torch.distributed.run", "-m model", "leash.py", "guard.py")
+"""What the command line of a process of ours holds."""
+
+
+def alive() -> dict[int, str]:
+    """Every process that looks like one of ours, zombies aside."""
+    found = {}
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            line = " ".join(process.cmdline())
+            if process.status() != psutil.STATUS_ZOMBIE and any(word in line for word in OURS):
+                found[process.pid] = line
+    return found
+
+
+def wait_until(what: str, true: Callable[[], bool], limit_s: float = 90.0) -> None:
+    """Poll until ``true()``; fails naming ``what``."""
+    end = time.monotonic() + limit_s
+    while not true():
+        if time.monotonic() > end:
+            pytest.fail(f"not within {limit_s:.0f} s: {what}")
+        time.sleep(0.1)
+
+
+@dataclass(frozen=True)
+class Place:
+    """A home folder of its own, and the command in it."""
+
+    home: Path
+    documents: Path
+
+    @property
+    def environment(self) -> dict[str, str]:
+        kept = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "CADDIE_", "MLFLOW_"))}
+        return kept | {"CADDIE_HOME": str(self.home), "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+
+    def small(self, **changes: object) -> list[str]:
+        """Overrides that make a stage take about a second, and others by path with ``__`` for the dot."""
+        sets = {"corpus": self.documents, "net.layers": 1, "train.steps": 12, "train.log_every": 4}
+        sets |= {path.replace("__", "."): value for path, value in changes.items()}
+        return [word for path, value in sets.items() for word in ("--set", f"{path}={value}")]
+
+    def caddie(self, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        """Run a command to its end."""
+        return subprocess.run(
+            [sys.executable, "-m", "sweeps", *words],
+            cwd=REPO,
+            env=self.environment | environment,
+            capture_output=True,
+            text=True,
+            timeout=200,
+        )
+
+    def start(self, *words: str) -> subprocess.Popen[str]:
+        """Begin a command."""
+        command = [sys.executable, "-m", "sweeps", *words]
+        return subprocess.Popen(
+            command, cwd=REPO, env=self.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+
+    def stages(self) -> list[str]:
+        """Keys of the finished stages."""
+        return sorted(path.name for path in (self.home / "stages").glob("*"))
+
+    def attempts(self) -> dict[str, int]:
+        """How often each stage was tried."""
+        return {path.name: len(list(path.iterdir())) for path in sorted((self.home / "attempts").glob("*"))}
+
+    def log_says(self, pattern: str, text: str) -> bool:
+        """Whether the log of a try of a stage like ``pattern`` holds ``text``."""
+        logs = (self.home / "attempts").glob(f"{pattern}/*/log.txt")
+        return any(text in log.read_text(encoding="utf-8", errors="replace") for log in logs)
+
+
+@pytest.fixture(scope="session")
+def documents(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """60 training and 3 validation documents of the embedded corpus."""
+    with lzma.open(REPO / "service/corpus/data/pd_mix_v1.jsonl.xz", "rt", encoding="utf-8") as file:
+        rows = [json.loads(line) for line in file]
+    train = [row for row in rows if row["split"] == "train"][:60]
+    val = [row for row in rows if row["split"] == "val"][:3]
+    path = tmp_path_factory.mktemp("documents") / "mini.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in train + val), encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def place(tmp_path: Path, documents: Path) -> Place:
+    """A fresh home."""
+    return Place(home=tmp_path / "home", documents=documents)
+
+
+@pytest.fixture(autouse=True)
+def nobody_left() -> Iterator[None]:
+    """After each test, every process that wasn't there before is gone, within the seconds Ray needs to end."""
+    before = set(alive())
+    yield
+    wait_until("the processes of this test end", lambda: not set(alive()) - before, limit_s=30)

@@ -1,0 +1,144 @@
+"""The main job in small: two seeds, a SLOT sweep, MLflow, a verified record; then everything that is done with it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mlflow.tracking import MlflowClient
+
+from tests.flow.conftest import Place
+
+SWEEP = ["sweep", "slot", "--seeds", "1,2", "--non-record", "--json"]
+SPACE = ["--space", "score.slot.steps=2", "--space", "score.slot.lr=0.004,0.012"]
+
+
+@dataclass(frozen=True)
+class Done:
+    place: Place
+    answer: dict[str, Any]
+    record: Path
+
+
+@pytest.fixture(scope="module", params=[1, 2], ids=["world1", "world2"])
+def done(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, documents: Path) -> Done:
+    """The whole job at world 1 and at world 2."""
+    place = Place(home=tmp_path_factory.mktemp("home"), documents=documents)
+    ended = place.caddie(*SWEEP, *SPACE, *place.small(gang__ranks=request.param))
+    assert ended.returncode == 0, ended.stderr
+    answer = json.loads(ended.stdout)
+    return Done(place=place, answer=answer, record=Path(answer["record"]["folder"]))
+
+
+def test_two_seeds_become_a_verified_record(done: Done) -> None:
+    assert done.answer["record"]["ok"], done.answer["record"]["mismatches"]
+    assert [group["n"] for group in done.answer["groups"]] == [2, 2, 2]
+    names = {path.name for path in done.record.iterdir()}
+    assert {"README.md", "submission.json", "train_gpt.py", "train_seed1.log", "train_seed2.log"} <= names
+    best = min(group["mean_bpb"] for group in done.answer["groups"])
+    assert done.answer["record"]["mean_bpb"] == pytest.approx(best, abs=1e-8)
+
+
+def test_a_sweep_over_slot_trains_each_seed_once(done: Done) -> None:
+    kinds = [key.rsplit("-", 1)[0] for key in done.place.stages()]
+    counts = {kind: kinds.count(kind) for kind in sorted(set(kinds))}
+    assert counts == {"pack": 2, "score-sliding": 2, "score-slot": 4, "train": 2}
+    assert set(done.place.attempts().values()) == {1}
+
+
+def test_a_second_run_finds_every_stage_done(done: Done) -> None:
+    before = done.place.attempts()
+    ranks = json.loads((done.record / "reports.json").read_text())["about"]["ranks"]
+    again = done.place.caddie(*SWEEP, *SPACE, *done.place.small(gang__ranks=ranks))
+    assert again.returncode == 0, again.stderr
+    assert "0 to run" in again.stderr
+    assert json.loads(again.stdout) == done.answer
+    assert done.place.attempts() == before
+
+
+def test_the_bundled_script_reproduces_a_seed_byte_for_byte(done: Done, tmp_path: Path) -> None:
+    reports = json.loads((done.record / "reports.json").read_text())
+    alone = tmp_path / "alone"
+    shutil.copytree(done.record, alone)
+    environment = {k: v for k, v in done.place.environment.items() if k != "PYTHONPATH"}
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--local-addr=127.0.0.1"]
+    ended = subprocess.run(
+        [*torchrun, f"--nproc_per_node={reports['about']['ranks']}", "train_gpt.py"],
+        cwd=alone,
+        env=environment | {"SEED": "2", "DEVICE": "cpu", "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert ended.returncode == 0, ended.stderr
+    artifact = (alone / "out_seed2/pack/artifact.bin").read_bytes()
+    assert hashlib.sha256(artifact).hexdigest() == reports["seeds"]["2"]["pack"]["outputs"]["artifact.bin"]["sha256"]
+    final = [line for line in ended.stdout.splitlines() if "_exact" in line][-1]
+    assert final in (done.record / "train_seed2.log").read_text()
+
+
+def test_verify_says_no_when_a_number_is_changed(done: Done, tmp_path: Path) -> None:
+    changed = tmp_path / "changed"
+    shutil.copytree(done.record, changed)
+    path = changed / "submission.json"
+    data = json.loads(path.read_text())
+    data["val_bpb"] -= 0.001
+    path.write_text(json.dumps(data))
+    verdict = done.place.caddie("record", "verify", str(changed), "--json")
+    answer = json.loads(verdict.stdout)
+    assert verdict.returncode == 1
+    assert not answer["ok"]
+    assert any("val_bpb" in line for line in answer["mismatches"])
+    assert done.place.caddie("record", "verify", str(done.record)).returncode == 0
+
+
+def test_mlflow_shows_configs_over_seeds(done: Done) -> None:
+    client = MlflowClient(f"sqlite:///{done.place.home / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name(done.answer["name"])
+    assert experiment is not None
+    runs = client.search_runs([experiment.experiment_id])
+    parents = [run for run in runs if run.data.tags["caddie.level"] == "config"]
+    children = [run for run in runs if run.data.tags["caddie.level"] == "seed"]
+    assert (len(parents), len(children)) == (3, 6)
+    assert {run.info.status for run in runs} == {"FINISHED"}
+    wanted = sorted(group["mean_bpb"] for group in done.answer["groups"])
+    assert sorted(run.data.metrics["val_bpb_mean"] for run in parents) == pytest.approx(wanted)
+    assert all({"val_bpb", "size/model_bytes", "time/train_s"} <= run.data.metrics.keys() for run in children)
+
+
+def test_a_missing_mlflow_server_loses_nothing(done: Done, tmp_path: Path) -> None:
+    ranks = json.loads((done.record / "reports.json").read_text())["about"]["ranks"]
+    words = [*SWEEP, *SPACE, *done.place.small(gang__ranks=ranks), "--no-record"]
+    away = done.place.caddie(*words, MLFLOW_TRACKING_URI="http://127.0.0.1:9")
+    assert away.returncode == 0, away.stderr
+    assert "MLflow is behind" in away.stderr
+    later = f"sqlite:///{tmp_path / 'later.db'}"
+    assert done.place.caddie(*words, MLFLOW_TRACKING_URI=later).returncode == 0
+    client = MlflowClient(later)
+    assert len(client.search_runs([client.get_experiment_by_name(done.answer["name"]).experiment_id])) == 9
+
+
+def test_a_damaged_stage_is_set_aside_and_computed_again(done: Done) -> None:
+    if done.answer["groups"][0]["seeds"]["1"]["stages"]["train"] not in os.listdir(done.place.home / "stages"):
+        pytest.fail("the answer names a stage that isn't in the store")
+    key = done.answer["groups"][0]["seeds"]["1"]["stages"]["pack"]
+    artifact = done.place.home / "stages" / key / "artifact.bin"
+    good = artifact.read_bytes()
+    artifact.write_bytes(good[:-1] + bytes([good[-1] ^ 1]))
+    ranks = json.loads((done.record / "reports.json").read_text())["about"]["ranks"]
+    again = done.place.caddie(
+        "run", "tiny", "--seeds", "1", *done.place.small(gang__ranks=ranks, score__slot="none")
+    )
+    assert again.returncode == 0, again.stderr
+    assert "is damaged" in again.stderr
+    assert artifact.read_bytes() == good
+    assert done.place.attempts()[key] == 2
+    assert list((done.place.home / "damaged").glob(f"{key}.*"))

@@ -1,0 +1,431 @@
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import sqlite3
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from model.data.shards import Corpus
+from model.stages import Stage
+from service.adapters.store_fs import FolderStore
+from service.cli import Commands, run_command
+from service.corpus.documents import find_documents
+from service.corpus.prepare import prepare
+from service.experiment import Experiment, contend, lookup
+from service.overview import flat_params
+from service.spec import RunSpec, SweepSpec
+from service.stages import plan_seed
+from sweeps.recipes import RECIPES
+from sweeps.recipes.tiny import tiny
+from sweeps.spaces import SWEEPS
+
+VOCAB = 340
+SEEDS = (7, 8)
+
+
+def small() -> RunSpec:
+    """The tiny recipe over the tests' documents."""
+    spec = tiny()
+    net = replace(spec.config.net, vocab_size=VOCAB)
+    return replace(spec, name="small", corpus=os.environ["TEST_DOCUMENTS"], config=replace(spec.config, net=net))
+
+
+def interrupted() -> RunSpec:
+    """Ctrl-C while a command works."""
+    raise KeyboardInterrupt
+
+
+def terminated() -> RunSpec:
+    """What `kill` and `ray job stop` do to a command that works."""
+    os.kill(os.getpid(), signal.SIGTERM)
+    raise AssertionError("SIGTERM did not end the command")
+
+
+SMALL = {name: f"{__name__}:{name}" for name in ("small", "interrupted", "terminated")}
+RATES = SweepSpec(name="rates", recipe="small", space={"score.slot.lr": (0.1, 0.2)}, seeds=SEEDS)
+
+
+@dataclass(frozen=True)
+class Answer:
+    code: int
+    out: str
+    err: str
+
+    def json(self) -> Any:
+        """Standard output, which must be one document and nothing else."""
+        return json.loads(self.out)
+
+
+Run = Callable[..., Answer]
+
+
+@pytest.fixture
+def home(tmp_path: Path, documents_file: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty home. Nothing here needs a cluster or MLflow, so both have an address that is refused at once."""
+    monkeypatch.setenv("CADDIE_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("TEST_DOCUMENTS", str(documents_file))
+    monkeypatch.setenv("RAY_ADDRESS", "nobody")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    monkeypatch.delenv("COLUMNS", raising=False)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / "home"
+
+
+@pytest.fixture
+def caddie(home: Path, capsys: pytest.CaptureFixture[str]) -> Iterator[Run]:
+    """``caddie("plan", "small")``: one command with the small recipe; SIGTERM is as before afterwards."""
+    before = signal.getsignal(signal.SIGTERM)
+
+    def run(*words: str, recipes: Mapping[str, str] = SMALL, sweeps: Mapping[str, SweepSpec] | None = None) -> Answer:
+        capsys.readouterr()
+        code = run_command(words, recipes, {"rates": RATES} if sweeps is None else sweeps)
+        said = capsys.readouterr()
+        assert "Traceback" not in said.err
+        return Answer(code=code, out=said.out, err=said.err)
+
+    yield run
+    signal.signal(signal.SIGTERM, before)
+
+
+@pytest.fixture
+def small_corpus(home: Path, documents_file: Path) -> Corpus:
+    """The corpus of the small recipe, in the home."""
+    return prepare(find_documents(str(documents_file)), VOCAB, home / "corpora", print)
+
+
+@pytest.fixture
+def finished(home: Path, small_corpus: Corpus, finish: Callable[..., Any]) -> FolderStore:
+    """Every stage of the small recipe and of its sweep, for two seeds."""
+    store = FolderStore(home)
+    for overlay in ({}, *RATES.trials()):
+        for seed in SEEDS:
+            for planned in plan_seed(small().at(overlay), seed, small_corpus):
+                if store.find(planned.key) is None:
+                    finish(store, planned)
+    return store
+
+
+REFUSED = {
+    "an unknown recipe": (["run", "tinny"], r"no recipe 'tinny'; there is .*small"),
+    "an unknown recipe or sweep to plan": (["plan", "tinny"], r"no recipe 'tinny'"),
+    "an unknown recipe to record": (["record", "assemble", "tinny"], r"no recipe 'tinny'"),
+    "an unknown sweep": (["sweep", "rate"], r"no sweep 'rate'; there is rates"),
+    "an unknown recipe of a sweep": (["sweep", "rates", "--recipe", "big"], r"no recipe 'big'"),
+    "an unknown path": (["run", "small", "--set", "net.dims=3"], r"'net\.dims': no field 'dims'; there is .*net\.dim"),
+    "an unknown axis": (["sweep", "rates", "--space", "score.slot.rate=1,2"], r"score\.slot\.rate.*score\.slot\.lr"),
+    "a wrong type": (["run", "small", "--set", "train.steps=many"], r"train\.steps must be of type int, got 'many'"),
+    "a broken value": (["plan", "small", "--set", "gang.ranks=0"], r"gang\.ranks.* 1 or more, got 0"),
+    "a change without a value": (["run", "small", "--set", "train.steps"], r"--set 'train\.steps': write it as PATH"),
+    "an axis without values": (["sweep", "rates", "--space", "score.slot.lr="], r"--space .*PATH=V1,V2"),
+    "seeds that are no numbers": (["run", "small", "--seeds", "a,b"], r"--seeds 'a,b': write whole numbers"),
+    "a repeated seed": (["sweep", "rates", "--seeds", "7,7"], r"7 is given twice"),
+    "a score that is off": (["sweep", "rates", "--set", "score.slot=none"], r"score\.slot"),
+    "a base without its score": (["sweep", "rates", "--set", "score.sliding=none"], r"score\.sliding"),
+    "no score at all": (["run", "small", "--set", "score.slot=none", "--set", "score.sliding=none"], r"no score"),
+}
+
+
+@pytest.mark.parametrize(("words", "message"), REFUSED.values(), ids=REFUSED)
+def test_what_does_not_fit_is_refused_in_one_line_with_the_way_out(
+    caddie: Run, home: Path, words: list[str], message: str
+) -> None:
+    answer = caddie(*words)
+    assert answer.code == 2
+    assert answer.out == ""
+    last = answer.err.rstrip().splitlines()[-1]
+    assert last.startswith("caddie: ")
+    assert re.search(message, last)
+    assert not (home / "attempts").exists() or list((home / "attempts").iterdir()) == []
+
+
+USAGE = {
+    "an unknown command": (["frobnicate"], "frobnicate"),
+    "an unknown option": (["recipes", "--jso"], "--jso"),
+    "a missing argument": (["run"], "recipe"),
+    "an option without its value": (["run", "small", "--seeds"], "--seeds"),
+    "a size that is no number": (["data", "prepare", "--vocab-size", "many"], "--vocab-size"),
+    "a port that does not exist": (["ui", "--port", "70000"], "--port"),
+}
+
+
+@pytest.mark.parametrize(("words", "name"), USAGE.values(), ids=USAGE)
+def test_a_slip_of_the_keyboard_is_named_without_a_traceback(
+    caddie: Run, monkeypatch: pytest.MonkeyPatch, words: list[str], name: str
+) -> None:
+    monkeypatch.setattr(os, "execvpe", lambda *_: pytest.fail("the server was started"))
+    answer = caddie(*words)
+    assert answer.code == 2
+    assert name in answer.err
+    assert answer.out == ""
+
+
+@pytest.mark.parametrize("words", [[], ["record"], ["data"]])
+def test_without_a_command_the_commands_are_listed(caddie: Run, words: list[str]) -> None:
+    answer = caddie(*words)
+    assert answer.code == 2
+    assert "Commands" in answer.out + answer.err
+
+
+@pytest.mark.parametrize("recipe", ["interrupted", "terminated"])
+def test_an_interrupted_command_says_that_the_same_one_goes_on(caddie: Run, recipe: str) -> None:
+    answer = caddie("run", recipe)
+    assert answer.code == 130
+    assert answer.out == ""
+    assert "finished stages are kept, the same command goes on from them" in answer.err
+
+
+HELP = {
+    "": ["caddie sweep slot", "CADDIE_HOME", "run", "sweep", "plan", "recipes", "ui", "record", "data"],
+    "run": ["caddie run tiny", "--seeds", "--set", "--json", "PATH=VALUE"],
+    "sweep": ["caddie sweep slot", "--recipe", "--seeds", "--set", "--space", "--plan", "--no-record", "--non-record"],
+    "plan": ["Runs nothing", "--seeds", "--set", "--json"],
+    "recipes": ["--json"],
+    "ui": ["--port", "127.0.0.1", "5000"],
+    "record": ["assemble", "verify"],
+    "record assemble": ["--out", "--non-record", "--seeds"],
+    "record verify": ["exit 1", "--json"],
+    "data": ["prepare"],
+    "data prepare": ["--corpus", "--vocab-size", "pd_mix_v1", "1024"],
+}
+
+
+@pytest.mark.parametrize("command", HELP)
+def test_help_names_every_option_and_shows_how_to_start(caddie: Run, command: str) -> None:
+    answer = caddie(*command.split(), "--help", recipes=RECIPES, sweeps=SWEEPS)
+    assert answer.code == 0
+    assert answer.err == ""
+    text = " ".join(answer.out.split())
+    assert [words for words in HELP[command] if words not in text] == []
+
+
+def test_the_examples_in_the_help_are_commands_that_work(caddie: Run, documents_file: Path) -> None:
+    examples = []
+    for command in ("run", "sweep"):
+        text = " ".join(caddie(command, "--help").out.split())
+        found = re.search(r"Example: caddie (\w+) (\w+) (.*?) Arguments", text)
+        assert found is not None, text
+        examples.append((found[1], found[2], found[3].split()))
+    assert {name for _, name, _ in examples} <= RECIPES.keys() | SWEEPS.keys()
+    quick = ["--set", f"corpus={documents_file}", "--set", f"net.vocab_size={VOCAB}"]
+    for command, name, options in examples:
+        words = ["plan", name] if command == "run" else ["sweep", name, "--plan"]
+        assert caddie(*words, *options, *quick, recipes=RECIPES, sweeps=SWEEPS).code == 0
+
+
+def test_a_plan_lists_each_stage_once_with_its_key_and_runs_nothing(
+    caddie: Run, home: Path, small_corpus: Corpus
+) -> None:
+    plan = caddie("plan", "small", "--seeds", "7,8", "--json").json()
+    expected = {p.key: (str(p.stage), s) for s in SEEDS for p in plan_seed(small(), s, small_corpus)}
+    assert plan.keys() == {"name", "configs", "seeds", "to_run", "cached", "shared", "stages"}
+    assert {row["key"]: (row["stage"], row["seed"]) for row in plan["stages"]} == expected
+    assert all(row.keys() == {"stage", "seed", "key", "cached", "users"} for row in plan["stages"])
+    assert not any(row["cached"] for row in plan["stages"])
+    assert (plan["name"], plan["configs"], plan["seeds"]) == ("run-small", 2, [7, 8])
+    assert (plan["to_run"], plan["cached"]) == (8, 0)
+    assert list((home / "stages").iterdir()) == list((home / "attempts").iterdir()) == []
+
+
+def test_a_plan_knows_what_is_finished_and_what_a_change_costs(caddie: Run, finished: FolderStore) -> None:
+    def to_run(*words: str) -> dict[str, int]:
+        plan = caddie("plan", "small", "--seeds", "7,8", "--json", *words).json()
+        rows = [row["stage"] for row in plan["stages"] if not row["cached"]]
+        assert len(rows) == plan["to_run"]
+        return {stage: rows.count(stage) for stage in rows}
+
+    assert to_run() == {}
+    assert to_run("--set", "score.slot.lr=0.5") == {"score.slot": 2}
+    assert to_run("--set", "train.steps=5") == {"train": 2, "pack": 2, "score.sliding": 2, "score.slot": 2}
+
+
+def test_a_plan_for_people_says_the_same(caddie: Run, finished: FolderStore) -> None:
+    answer = caddie("plan", "small", "--seeds", "7,8", "--set", "score.slot.lr=0.5")
+    assert answer.code == 0
+    assert "2 stages to run, 6 done" in answer.out
+    plan = caddie("plan", "small", "--seeds", "7,8", "--set", "score.slot.lr=0.5", "--json").json()
+    for row in plan["stages"]:
+        (line,) = (line for line in answer.out.splitlines() if row["key"] in line)
+        assert ("done" if row["cached"] else "to run") in line
+
+
+def test_the_plan_of_a_sweep_is_what_the_sweep_would_run(caddie: Run, small_corpus: Corpus) -> None:
+    sweep = caddie("sweep", "rates", "--plan", "--json").json()
+    assert sweep["seeds"] == list(SEEDS)
+    assert [row["stage"] for row in sweep["stages"]].count("score.slot") == 4
+    assert (sweep["configs"], sweep["to_run"]) == (3, 2 * (3 + 2))
+    assert caddie("plan", "rates", "--json").json() == sweep
+
+
+def test_an_axis_of_the_command_line_counts_in_the_plan(caddie: Run, small_corpus: Corpus) -> None:
+    words = ["--space", "score.slot.lr=0.1,0.2,0.3", "--space", "score.slot.steps=1,2", "--seeds", "5", "--json"]
+    plan = caddie("sweep", "rates", "--plan", *words).json()
+    assert (plan["configs"], plan["seeds"], plan["to_run"]) == (7, [5], 3 + 6)
+
+
+def test_the_recipes_are_listed_with_every_setting(caddie: Run) -> None:
+    rows = {row["name"]: row for row in caddie("recipes", "--json", recipes=RECIPES).json()}
+    assert rows.keys() == RECIPES.keys()
+    assert rows["tiny"]["settings"] == flat_params(tiny())
+    assert rows["tiny"]["parameters"] == sum(weight.numel() for weight in tiny().config.net.build().parameters())
+    assert rows["tiny"]["scores"] == ["score.sliding", "score.slot"]
+    assert (rows["core"]["artifact_cap_bytes"], rows["core"]["gang"]) == (16_000_000, "8 x cuda")
+    text = caddie("recipes", recipes=RECIPES).out
+    assert all(name in text and f"{row['parameters']:,}" in text for name, row in rows.items())
+
+
+def test_prepared_data_is_described_by_its_manifest(caddie: Run, home: Path, documents_file: Path) -> None:
+    words = ["data", "prepare", "--corpus", str(documents_file), "--vocab-size", str(VOCAB)]
+    answer = caddie(*words, "--json")
+    made = answer.json()
+    folder = Path(made.pop("folder"))
+    assert folder.parent == home / "corpora"
+    assert made == json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    assert "byte table agrees" in answer.err
+    again = caddie(*words)
+    assert again.err == ""
+    assert made["digest"] in again.out
+    assert str(folder) in again.out
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--corpus", "nowhere"], r"'nowhere' is neither embedded \(.*pd_mix_v1"),
+        (["--vocab-size", "10"], "vocab_size 10"),
+    ],
+)
+def test_data_that_cannot_be_prepared_fails_with_the_reason(caddie: Run, words: list[str], message: str) -> None:
+    answer = caddie("data", "prepare", *words)
+    assert answer.code == 1
+    assert re.search(message, answer.err)
+
+
+def test_a_finished_run_needs_no_cluster_and_its_numbers_survive_a_missing_mlflow(
+    caddie: Run, finished: FolderStore, small_corpus: Corpus, measured: Callable[..., float]
+) -> None:
+    answer = caddie("run", "small", "--seeds", "7,8", "--json")
+    assert answer.code == 0
+    assert "MLflow is behind" in answer.err
+    result = answer.json()
+    assert [group["score"] for group in result["groups"]] == ["score.sliding", "score.slot"]
+    for group, place in zip(result["groups"], (2, 3), strict=True):
+        plans = {seed: plan_seed(small(), seed, small_corpus) for seed in SEEDS}
+        values = {str(seed): measured(plan[place]) for seed, plan in plans.items()}
+        assert {seed: one["val_bpb"] for seed, one in group["seeds"].items()} == values
+        assert {one["status"] for one in group["seeds"].values()} == {"done"}
+        assert group["mean_bpb"] == pytest.approx(np.mean(list(values.values())))
+        assert group["sd_bpb"] == pytest.approx(np.std(list(values.values()), ddof=1))
+        assert (group["n"], group["config"], group["digest"]) == (2, {}, small().digest())
+        assert group["seeds"]["7"]["stages"]["train"] == plans[7][0].key
+
+
+def test_a_finished_sweep_compares_its_configs_in_pairs(
+    caddie: Run, finished: FolderStore, small_corpus: Corpus, measured: Callable[..., float]
+) -> None:
+    answer = caddie("sweep", "rates", "--no-record")
+    assert answer.code == 0
+    base = [measured(plan_seed(small(), seed, small_corpus)[2]) for seed in SEEDS]
+    for overlay in RATES.trials():
+        trial = [measured(plan_seed(small().at(overlay), seed, small_corpus)[3]) for seed in SEEDS]
+        (row,) = (line for line in answer.out.splitlines() if f"lr={overlay['score.slot.lr']}" in line)
+        assert f"{np.mean(trial):.4f} ± {np.std(trial, ddof=1):.4f}" in row
+        assert f"{np.mean(np.subtract(trial, base)):+.4f}" in row
+        assert "2/2" in row
+
+
+def test_a_finished_run_is_in_mlflow_s_store_below_the_home(
+    caddie: Run, home: Path, finished: FolderStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    answer = caddie("run", "small", "--seeds", "7,8", "--json")
+    assert answer.code == 0
+    assert answer.json()["name"] == "run-small"
+    assert "MLflow is behind" not in answer.err
+    database = sqlite3.connect(home / "mlflow.db")
+    rows = database.execute("SELECT e.name, count(*) FROM runs r JOIN experiments e USING (experiment_id)").fetchall()
+    database.close()
+    assert rows == [("run-small", 2 * (1 + len(SEEDS)))]
+    assert sorted(path.name for path in Path.cwd().iterdir()) == ["home"], "nothing is left in the working folder"
+
+
+def test_a_failed_seed_is_shown_with_its_error_word_for_word(
+    home: Path, small_corpus: Corpus, finished: FolderStore, capsys: pytest.CaptureFixture[str]
+) -> None:
+    error = (
+        "rank 0: RuntimeError: [enforce fail] index [bold]3[/bold] in [/tmp/x] of dict[str, int] (log: /tmp/[1].txt)"
+    )
+    contender = contend(small(), {}, SEEDS, small_corpus, Stage.SLOT, (Stage.SLOT,))
+    group = lookup(contender, finished)
+    group = replace(group, seeds={**group.seeds, 8: replace(group.seeds[8], error=error)})
+    experiment = Experiment(name="x", seeds=SEEDS, contenders=(contender,))
+    Commands(SMALL, {}).show_groups(experiment, [group])
+    out = capsys.readouterr().out
+    assert f"failed base, seed 8: {error}" in out
+    assert "1/2" in out
+
+
+@pytest.mark.parametrize(("count", "missing"), [(0, "train"), (1, "pack"), (2, "score.sliding"), (3, "score.slot")])
+def test_a_record_of_unfinished_stages_is_refused_with_the_first_that_is_missing(
+    caddie: Run, home: Path, small_corpus: Corpus, finish: Callable[..., Any], count: int, missing: str
+) -> None:
+    for planned in plan_seed(small(), 7, small_corpus)[:count]:
+        finish(FolderStore(home), planned)
+    answer = caddie("record", "assemble", "small", "--seeds", "7")
+    assert answer.code == 1
+    assert re.search(rf"seed 7 .*{re.escape(missing)}", answer.err)
+    assert not (home / "records").exists()
+
+
+def test_a_folder_that_is_no_record_does_not_verify(caddie: Run, tmp_path: Path) -> None:
+    for folder in (tmp_path / "empty", tmp_path / "gone"):
+        if folder.name == "empty":
+            folder.mkdir()
+        answer = caddie("record", "verify", str(folder))
+        assert answer.code == 1
+        assert "NOT ok" in answer.out
+        verdict = caddie("record", "verify", str(folder), "--json")
+        assert verdict.code == 1
+        assert verdict.json()["ok"] is False
+        assert len(verdict.json()["mismatches"]) > 0
+
+
+def test_a_port_that_is_in_use_is_named(caddie: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "execvpe", lambda *_: pytest.fail("the server was started"))
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        answer = caddie("ui", "--port", str(port))
+    assert answer.code == 1
+    assert f"port {port} is in use" in answer.err
+    assert "--port" in answer.err
+
+
+def test_the_pages_are_served_to_this_machine_from_the_runs_store(
+    caddie: Run, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    started: list[tuple[list[str], dict[str, str]]] = []
+    monkeypatch.setattr(os, "execvpe", lambda _, words, environ: started.append((words, environ)))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    assert caddie("ui", "--port", str(port)).code == 0
+    ((words, environ),) = started
+    options = dict(zip(words[4::2], words[5::2], strict=True))
+    assert options == {
+        "--host": "127.0.0.1",
+        "--port": str(port),
+        "--backend-store-uri": f"sqlite:///{home}/mlflow.db",
+        "--default-artifact-root": (home / "mlflow_artifacts").as_uri(),
+    }
+    assert environ["MLFLOW_DISABLE_TELEMETRY"] == "true"
