@@ -15,6 +15,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from model.data.shards import Corpus
 from model.stages import Stage
@@ -33,6 +34,7 @@ SEEDS = "42,1337,2024"
 INTERRUPTED = 130
 
 Seeds = Annotated[str, typer.Option("--seeds", help="Whole numbers with commas.")]
+SweepSeeds = Annotated[str | None, typer.Option("--seeds", help="Other seeds than the sweep's own.")]
 Sets = Annotated[
     list[str] | None,
     typer.Option("--set", help="PATH=VALUE, e.g. score.slot.lr=0.012 or train.minutes=10; may be repeated."),
@@ -128,7 +130,8 @@ class Commands:
         self.out.print(table)
         for group in groups:
             for result in group.failed:
-                self.out.print(f"[red]failed[/red] {group.title}, seed {result.seed}: {result.error}", soft_wrap=True)
+                what = Text.assemble(("failed", "red"), f" {group.title}, seed {result.seed}: {result.error}")
+                self.out.print(what, soft_wrap=True)
 
     def finished(self, experiment: Experiment) -> tuple[GroupResult, ...]:
         """The groups of an experiment that has run.
@@ -219,7 +222,7 @@ def make_app(recipes: Mapping[str, str], sweeps: Mapping[str, SweepSpec]) -> typ
     def sweep(
         name: str,
         recipe: Annotated[str | None, typer.Option(help="Another recipe than the sweep's own.")] = None,
-        seeds: Annotated[str | None, typer.Option("--seeds", help="Other seeds than the sweep's own.")] = None,
+        seeds: SweepSeeds = None,
         set_: Sets = None,
         space: Annotated[
             list[str] | None, typer.Option("--space", help="PATH=V1,V2,...: replace or add an axis; may be repeated.")
@@ -256,13 +259,14 @@ def make_app(recipes: Mapping[str, str], sweeps: Mapping[str, SweepSpec]) -> typ
             raise typer.Exit(1)
 
     @app.command()
-    def plan(name: str, seeds: Seeds = SEEDS, set_: Sets = None, json_: Json = False) -> None:
+    def plan(name: str, seeds: SweepSeeds = None, set_: Sets = None, json_: Json = False) -> None:
         """Show which stages a recipe or a sweep needs and which are done already. Runs nothing."""
         commands = Commands(recipes, sweeps)
         if name in sweeps:
-            experiment = commands.sweep_of(sweeps[name], commands.recipe(sweeps[name].recipe, set_), seeds)
+            base = commands.recipe(sweeps[name].recipe, set_)
+            experiment = commands.sweep_of(sweeps[name], base, seeds or ",".join(map(str, sweeps[name].seeds)))
         else:
-            experiment = commands.run_of(commands.recipe(name, set_), set_, seeds)
+            experiment = commands.run_of(commands.recipe(name, set_), set_, seeds or SEEDS)
         show_plan(commands, experiment, json_)
 
     @app.command("recipes")
@@ -300,7 +304,7 @@ def make_app(recipes: Mapping[str, str], sweeps: Mapping[str, SweepSpec]) -> typ
         commands.out.print(table)
 
     @app.command()
-    def ui(port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 5000) -> None:
+    def ui(port: Annotated[int, typer.Option(help="Port on 127.0.0.1.", min=1, max=65_535)] = 5000) -> None:
         """Open MLflow's pages on the runs; Ctrl-C ends it."""
         serve_ui(Commands(recipes, sweeps), port)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
 from model.codec import described, digest
@@ -56,6 +56,10 @@ class Budget:
             raise ValueError(f"budget: every cap must be above 0, got {self}")
 
 
+OWN = ("gang", "budget", "corpus")
+"""What an overlay changes beside the config."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunSpec:
     """Everything that decides a result, except the seed. Equal digests are the same experiment."""
@@ -77,7 +81,11 @@ class RunSpec:
         Raises:
             SpecError: an unknown path (the message names what exists) or a value that doesn't fit.
         """
-        own = {path: value for path, value in changes.items() if path.split(".")[0] in ("gang", "budget", "corpus")}
+        known = (*(field.name for field in fields(self.config)), *OWN)
+        for path in changes:
+            if path.split(".")[0] not in known:
+                raise SpecError(f"{path!r}: no field {path.split('.')[0]!r}; there is {', '.join(known)}")
+        own = {path: value for path, value in changes.items() if path.split(".")[0] in OWN}
         inner = {path: value for path, value in changes.items() if path not in own}
         try:
             changed: RunSpec = overlay(replace(self, config=overlay(self.config, inner)), own)
@@ -138,10 +146,11 @@ class SweepSpec:
         for path, values in self.space.items():
             if not values:
                 raise SpecError(f"sweep {self.name}: {path} has no values")
-            for value in values:
-                base.at({path: value})
-        if self.objective not in base.scores:
-            raise SpecError(f"sweep {self.name}: {self.objective} is off in recipe {self.recipe}")
+        for stage in (Stage.SLIDING, self.objective):
+            if stage not in base.scores:
+                raise SpecError(f"sweep {self.name}: {stage} is off in recipe {self.recipe}")
+        for changes in self.trials():
+            base.at(changes)
 
 
 def parse_changes(words: Sequence[str]) -> dict[str, Any]:

@@ -45,4 +45,5 @@ def hidden_states(net: GPT, inputs_BT: Tensor) -> Tensor:
 @torch.no_grad()
 def token_nats(net: GPT, hidden_BSD: Tensor, targets_BS: Tensor) -> Tensor:
     """Cross-entropy (B, S) of each target in nats; no row that isn't asked for gets logits."""
-    return F.cross_entropy(net.logits(hidden_BSD).mT, targets_BS, reduction="none")
+    pairs = zip(hidden_BSD, targets_BS, strict=True)  # by window: its logits stay in a CPU's cache
+    return torch.stack([F.cross_entropy(net.logits(hidden), targets, reduction="none") for hidden, targets in pairs])

@@ -29,6 +29,9 @@ from model.score.sliding import hidden_states, token_nats
 from model.score.stream import Stream, window_rows
 from model.score.windows import WindowConfig
 
+LARGEST_SAFE_CAP = 80.0
+"""Up to here exp of a capped logit fits float32, and softmax needs no pass for the row's maximum."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Slot:
@@ -85,14 +88,13 @@ def fit_slot(
     hidden (B, R, D) are final-normed states, targets (B, R), head (V, D), ``cap`` the soft cap of the logits.
     """
     B, R, D = hidden_BRD.shape
-    shift = torch.zeros(B, D, device=hidden_BRD.device)
-    bias = torch.zeros(B, head_VD.shape[0], device=hidden_BRD.device)
+    fitted = torch.zeros(B, D + head_VD.shape[0], device=hidden_BRD.device)
     # Windows don't touch each other, so each takes all its steps while its logits are still in the cache.
     block = B if hidden_BRD.is_cuda else 1
     for i in range(0, B, block):
         part = slice(i, i + block)
-        fit_block(hidden_BRD[part], targets_BR[part], head_VD, cap, config, B * R, shift[part], bias[part])
-    return shift, bias
+        fit_block(hidden_BRD[part], targets_BR[part], head_VD, cap, config, B * R, fitted[part])
+    return fitted[:, :D], fitted[:, D:]
 
 
 def fit_block(
@@ -102,31 +104,33 @@ def fit_block(
     cap: float,
     config: Slot,
     loss_rows: int,
-    shift_BD: Tensor,
-    bias_BV: Tensor,
+    fitted_BP: Tensor,
 ) -> None:
-    """All steps of a block of windows, in place on ``shift_BD`` and ``bias_BV``, zero at the start.
+    """All steps of a block of windows, in place on ``fitted_BP``: shift and bias side by side, P = D + V, zero first.
 
     ``loss_rows`` is N, the loss positions of the whole batch, by which the field divides the gradient.
     """
-    z_BRV = hidden_BRD @ head_VD.mT
+    D = hidden_BRD.shape[2]
+    over_cap_DV = head_VD.mT / cap
+    z_BRV = hidden_BRD @ over_cap_DV
     t, e = torch.empty_like(z_BRV), torch.empty_like(z_BRV)
     index = targets_BR[:, :, None]
-    state = [(w, torch.zeros_like(w), torch.zeros_like(w)) for w in (shift_BD, bias_BV)]
+    shift, bias = fitted_BP[:, :D], fitted_BP[:, D:]
+    grad, mean, square = (torch.zeros_like(fitted_BP) for _ in range(3))
     for step in range(config.steps):
         rate = config.lr_min + 0.5 * (config.lr - config.lr_min) * (1 + math.cos(math.pi * step / config.steps))
-        torch.add(z_BRV, (shift_BD @ head_VD.mT + bias_BV)[:, None], out=t)
-        t.div_(cap).tanh_()
+        offset = torch.addmm(bias / cap, shift, over_cap_DV)
+        torch.add(z_BRV, offset[:, None], out=t).tanh_()
         at_target = t.gather(2, index).squeeze(2).square_().sub_(1)  # -(1 - t^2) of each target
-        # The capped logits are bounded by the cap, so exp can't overflow and softmax needs no running maximum.
         torch.mul(t, cap, out=e)
-        if cap > 80:
+        if cap > LARGEST_SAFE_CAP:
             e.sub_(e.amax(-1, keepdim=True))
         weight = e.exp_().sum(-1).reciprocal_()
         e.addcmul_(e, t.square_(), value=-1)  # exp(c t) (1 - t^2); the row's 1 / sum comes with the product
         grad_bias = torch.bmm(weight[:, None], e).squeeze(1).scatter_add_(1, targets_BR, at_target).div_(loss_rows)
-        for (w, mean, square), grad in zip(state, (grad_bias @ head_VD, grad_bias), strict=True):
-            adamw_(w, mean, square, grad, rate, step + 1, config)
+        grad[:, D:] = grad_bias
+        torch.mm(grad_bias, head_VD, out=grad[:, :D])
+        adamw_(fitted_BP, mean, square, grad, rate, step + 1, config)
 
 
 def adamw_(w: Tensor, mean: Tensor, square: Tensor, grad: Tensor, rate: float, step: int, config: Slot) -> None:
@@ -143,5 +147,13 @@ def slot_nats(
     hidden_BSD: Tensor, targets_BS: Tensor, head_VD: Tensor, cap: float, shift_BD: Tensor, bias_BV: Tensor
 ) -> Tensor:
     """Cross-entropy (B, S) in nats with the fitted shift and bias; the bias goes in before the soft cap."""
-    raw = (hidden_BSD + shift_BD[:, None]) @ head_VD.mT + bias_BV[:, None]
-    return F.cross_entropy((cap * torch.tanh(raw / cap)).mT, targets_BS, reduction="none")
+    rows = zip(hidden_BSD, targets_BS, shift_BD, bias_BV, strict=True)  # by window, for the cache
+    return torch.stack([window_nats(hidden, targets, head_VD, cap, d, b) for hidden, targets, d, b in rows])
+
+
+def window_nats(
+    hidden_SD: Tensor, targets_S: Tensor, head_VD: Tensor, cap: float, shift_D: Tensor, bias_V: Tensor
+) -> Tensor:
+    """Cross-entropy (S,) of one window."""
+    raw = torch.addmm(bias_V, hidden_SD + shift_D, head_VD.mT)
+    return F.cross_entropy(raw.div_(cap).tanh_().mul_(cap), targets_S, reduction="none")

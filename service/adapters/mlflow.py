@@ -46,8 +46,8 @@ class MlflowTracker:
         Raises:
             CaddieError: the store doesn't answer.
         """
-        self.artifacts.mkdir(parents=True, exist_ok=True)
         try:
+            self.artifacts.mkdir(parents=True, exist_ok=True)
             # One writer of this home at a time: a new SQLite store can't be set up by two, and a run that one has
             # looked for in vain must not be created twice.
             with file_lock(self.artifacts / ".lock", wait=True):
@@ -56,7 +56,7 @@ class MlflowTracker:
                 known = self._known(place)
                 for group in groups:
                     self._group(place, known, group)
-        except (MlflowException, SQLAlchemyError) as error:
+        except (MlflowException, SQLAlchemyError, OSError) as error:
             raise CaddieError(f"MLflow at {self.uri}: {str(error).splitlines()[0]}") from error
 
     def _experiment(self, name: str) -> str:
@@ -76,7 +76,7 @@ class MlflowTracker:
             if not token:
                 return known
 
-    def _group(self, place: str, known: Mapping[str, Run], group: GroupResult) -> None:
+    def _group(self, place: str, known: dict[str, Run], group: GroupResult) -> None:
         key = f"{group.spec.digest()}/{group.headline}"
         metrics: dict[str, float] = {"n": len(group.done), "failed": len(group.failed)}
         if group.done:
@@ -90,7 +90,8 @@ class MlflowTracker:
         parent = self._run(place, known, key, group.title, params, metrics, tags, status)
         for seed, result in group.seeds.items():
             child = {"mlflow.parentRunId": parent, "caddie.level": "seed", "caddie.seed": str(seed)}
-            if result.error:
+            known_child = known.get(f"{key}/{result.key(group.headline)}")
+            if result.error or (known_child and "caddie.error" in known_child.data.tags):
                 child["caddie.error"] = result.error[:5000]
             self._run(
                 place,
@@ -106,7 +107,7 @@ class MlflowTracker:
     def _run(
         self,
         place: str,
-        known: Mapping[str, Run],
+        known: dict[str, Run],
         key: str,
         name: str,
         params: Mapping[str, str],
@@ -114,24 +115,29 @@ class MlflowTracker:
         tags: Mapping[str, str],
         status: str,
     ) -> str:
-        """Create the run of ``key``, or write what has changed; parameters are written once."""
+        """Create the run of ``key``, or write what has changed; parameters are written once.
+
+        A config that stands in a group twice, as base and as trial, is one run.
+        """
         run = known.get(key)
         now = int(time.time() * 1000)
         if run is None:
             run = self.client.create_run(place, run_name=name, tags={KEY: key, **self.tags, **tags})
-            self.client.log_batch(run.info.run_id, params=[Param(k, v) for k, v in params.items()])
+        new_params = {k: v for k, v in params.items() if k not in run.data.params}
         changed = {k: v for k, v in metrics.items() if run.data.metrics.get(k) != v}
         new_tags = {k: v for k, v in tags.items() if run.data.tags.get(k) != v}
-        if changed or new_tags:
+        if changed or new_tags or new_params:
             self.client.log_batch(
                 run.info.run_id,
                 metrics=[Metric(k, v, now, 0) for k, v in changed.items()],
+                params=[Param(k, v) for k, v in new_params.items()],
                 tags=[RunTag(k, v) for k, v in new_tags.items()],
             )
         if run.info.status != status:
             self.client.set_terminated(run.info.run_id, status) if status != "RUNNING" else self.client.update_run(
                 run.info.run_id, status
             )
+        known[key] = self.client.get_run(run.info.run_id)
         return str(run.info.run_id)
 
 

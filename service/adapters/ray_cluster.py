@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -72,12 +73,26 @@ def wanted_by(gang: GangShape) -> dict[str, float]:
 
 @contextlib.contextmanager
 def _joined(address: str) -> Iterator[None]:
+    _knock(address)
     try:
         # Workers import what the driver imports; a job's working directory reaches them by Ray's own means.
         ray.init(address=address, namespace="caddie", log_to_driver=False, logging_level="warning")
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise ClusterError(f"no Ray cluster answers at {address!r}: {error}") from error
     yield
+
+
+def _knock(address: str) -> None:
+    """Ray itself waits for minutes at an address where nobody is."""
+    host, _, port = address.rpartition(":")
+    if not port.isdigit() or "//" in address:
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=5).close()
+    except OSError as error:
+        raise ClusterError(
+            f"no Ray cluster answers at {address!r} ({error}): is it up, is RAY_ADDRESS right?"
+        ) from error
 
 
 @contextlib.contextmanager

@@ -77,9 +77,11 @@ class FolderStore:
         out = attempt / "out"
         report = read_report(out)
         with _refusals(self.stages):
-            if self.find(key) is None:
-                (out / LOG).write_bytes((attempt / LOG).read_bytes())
-                os.rename(out, self.stages / key)
+            there = self.find(key)
+            if there is not None:
+                return there
+            (out / LOG).write_bytes((attempt / LOG).read_bytes())
+            os.rename(out, self.stages / key)
         return report
 
     def running(self) -> dict[str, Path]:
@@ -94,7 +96,9 @@ class FolderStore:
     @contextlib.contextmanager
     def lock(self, key: str) -> Iterator[bool]:
         """Try to be the only one who computes ``key``; False when somebody else is. Freed on any end of the holder."""
-        with file_lock(self.locks / key, wait=False) as ours:
+        with contextlib.ExitStack() as stack:
+            with _refusals(self.locks):
+                ours = stack.enter_context(file_lock(self.locks / key, wait=False))
             yield ours
 
     def _is_locked(self, key: str) -> bool:

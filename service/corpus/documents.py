@@ -35,17 +35,21 @@ class Documents:
         Raises:
             CorpusError: the file can't be read, or a row isn't a document; the message has its line number.
         """
+        number = 0
         try:
             with (lzma.open if self.path.suffix == ".xz" else open)(self.path, "rt", encoding="utf-8") as file:
                 for number, line in enumerate(file, 1):
                     row = json.loads(line)
                     if row["split"] not in SPLITS or not isinstance(row["text"], str):
                         raise CorpusError(f"{self.path}:{number}: split {row['split']!r}; it is one of {SPLITS}")
+                    row["text"].encode()  # half a surrogate pair is JSON, but no text
                     if row["split"] == split:
                         yield row["text"]
         except (OSError, lzma.LZMAError, EOFError) as error:
             raise CorpusError(f"{self.path}: can't be read ({error})") from error
-        except (json.JSONDecodeError, KeyError, TypeError, UnicodeDecodeError) as error:
+        except UnicodeDecodeError as error:
+            raise CorpusError(f"{self.path}: not UTF-8 after line {number} ({error})") from error
+        except (json.JSONDecodeError, KeyError, TypeError, UnicodeEncodeError) as error:
             raise CorpusError(f"{self.path}:{number}: not a document row ({error!r})") from error
 
 

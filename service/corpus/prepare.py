@@ -10,7 +10,7 @@ import hashlib
 import io
 import json
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from service.errors import CorpusError
 Progress = Callable[[str], None]
 """Told in a few words what is being done."""
 
+TOKENIZER = "tokenizer.model"
 TOKENIZER_OPTIONS: dict[str, Any] = {
     "model_type": "bpe",
     "byte_fallback": True,
@@ -64,40 +65,55 @@ def ready(folder: Path) -> Corpus | None:
     try:
         corpus = open_corpus(folder)
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-    except ValueError:
+        refs = [manifest["tokenizer"], *(ref for refs in manifest["splits"].values() for ref in refs)]
+        listed = [ref["sha256"] for ref in refs]
+        found = [file_ref(folder, ref["path"]).sha256 for ref in refs]
+    except (ValueError, KeyError, TypeError, OSError):
         return None
-    refs = [manifest["tokenizer"], *(ref for refs in manifest["splits"].values() for ref in refs)]
-    sound = all((folder / r["path"]).is_file() and file_ref(folder, r["path"]).sha256 == r["sha256"] for r in refs)
-    return corpus if sound else None
+    return corpus if found == listed and corpus.digest == _digest(listed) else None
 
 
 def check_bytes(tokenizer: sentencepiece.SentencePieceProcessor, tokens: Tokens) -> int:
     """The bytes of text that ``tokens`` stand for, counted by the byte table and by decoding them.
 
     Raises:
-        CorpusError: the two disagree: bits per byte over this tokenizer would be wrong.
+        CorpusError: the two disagree, so that bits per byte would be wrong, or ``tokens`` are another tokenizer's.
     """
     stream = np.asarray(tokens, dtype=np.int64)
+    if int(stream.max()) >= tokenizer.get_piece_size():
+        raise CorpusError(
+            f"token {stream.max()} is outside the tokenizer's {tokenizer.get_piece_size()}: "
+            "shard and tokenizer don't belong together"
+        )
     counted = int(byte_table(tokenizer).count(stream[:-1], stream[1:]).sum())
     starts = np.flatnonzero(stream == BOS)
     if len(starts) == 0 or starts[0] != 0:
         raise CorpusError("the stream doesn't begin with a BOS token: shard and tokenizer don't belong together")
     documents = [part[1:].tolist() for part in np.split(stream, starts[1:])]
-    decoded = sum(len(text.encode()) for text in tokenizer.decode(documents))
+    texts = tokenizer.decode(documents)
+    decoded = sum(len(text.encode()) for text in texts)
     if counted != decoded:
         raise CorpusError(
             f"the byte table counts {counted} bytes but the decoded text has {decoded}: "
             "shard and tokenizer don't belong together, or the vocabulary lacks the lone space piece"
         )
+    # Any tokenizer decodes any tokens; only the one that made them makes them again.
+    changed = sum(again != ids for again, ids in zip(tokenizer.encode(texts), documents, strict=True))
+    if changed > len(documents) / 2:
+        raise CorpusError(
+            f"{changed} of {len(documents)} documents become other tokens when their text is encoded again: "
+            "shard and tokenizer don't belong together"
+        )
     return counted
 
 
 def _build(documents: Documents, options: dict[str, Any], folder: Path, progress: Progress) -> Corpus:
-    model = folder / "tokenizer.model"
-    if not model.is_file():
+    model = folder / TOKENIZER
+    tokenizer = _kept_tokenizer(folder)
+    if tokenizer is None:
         progress(f"training a tokenizer of {options['vocab_size']} pieces")
         _write(model, _train_tokenizer(documents.split("train"), options))
-    tokenizer = load_tokenizer(model)
+        tokenizer = load_tokenizer(model)
     splits: dict[str, list[dict[str, Any]]] = {}
     for split in SPLITS:
         name = f"{documents.name}_{split}_000000.bin"
@@ -113,7 +129,7 @@ def _build(documents: Documents, options: dict[str, Any], folder: Path, progress
     hashes = [file_ref(folder, model.name).sha256, *(refs[0]["sha256"] for refs in splits.values())]
     manifest = {
         "name": documents.name,
-        "digest": hashlib.sha256("".join(hashes).encode()).hexdigest()[:16],
+        "digest": _digest(hashes),
         "vocab_size": tokenizer.get_piece_size(),
         "tokenizer": {"path": model.name, "sha256": hashes[0]},
         "splits": splits,
@@ -121,6 +137,24 @@ def _build(documents: Documents, options: dict[str, Any], folder: Path, progress
     }
     write_json(folder / MANIFEST, manifest)
     return open_corpus(folder)
+
+
+def _kept_tokenizer(folder: Path) -> sentencepiece.SentencePieceProcessor | None:
+    """The tokenizer of an earlier prepare, also of one that broke off, unless it is damaged."""
+    try:
+        listed = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["tokenizer"]["sha256"]
+    except (OSError, ValueError, KeyError, TypeError):
+        listed = None
+    try:
+        sound = listed in (None, file_ref(folder, TOKENIZER).sha256)
+        return load_tokenizer(folder / TOKENIZER) if sound else None
+    except (OSError, ValueError):
+        return None
+
+
+def _digest(hashes: Sequence[str]) -> str:
+    """Names a corpus by its tokenizer and shards."""
+    return hashlib.sha256("".join(hashes).encode()).hexdigest()[:16]
 
 
 def _train_tokenizer(texts: Iterable[str], options: dict[str, Any]) -> bytes:

@@ -38,7 +38,7 @@ def tiny() -> RunSpec:
                 optim=OptimConfig(matrix_lr=0.04, embed_lr=0.07, muon_momentum=0.95, muon_momentum_warmup_steps=100),
             ),
             pack=PackConfig(small_numel=4096),
-            score=replace(full.config.score, windows=WindowConfig(seq_len=256, stride=128)),
+            score=replace(full.config.score, windows=WindowConfig(seq_len=256, stride=192)),
         ),
         gang=GangShape(ranks=1, threads=1, device="cpu"),
         budget=Budget(artifact_bytes=400_000),

@@ -9,7 +9,6 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -98,18 +97,14 @@ def test_a_submitted_job_runs_the_sweep_and_a_stopped_one_leaves_no_gang(head: H
     stopped = head.job("stop", job[0])
     assert stopped.returncode == 0, stopped.stderr
     gang = ("torch.distributed.run", "-m model")
-    wait_until(
-        "the gang ends", lambda: not any(word in line for line in alive().values() for word in gang), limit_s=20
-    )
+    wait_until("the gang ends", lambda: not any(word in line for line in alive().values() for word in gang), limit_s=20)
     assert "slot-tiny" in head.job("logs", job[0]).stdout
     assert "was stopped" in (status := head.job("status", job[0])).stdout + status.stderr
 
 
 def test_a_cluster_that_does_not_answer_is_named(place: Place) -> None:
     (port,) = free_ports(1)
-    started = time.monotonic()
     refused = place.caddie("run", "tiny", "--seeds", "1", *place.small(), RAY_ADDRESS=f"127.0.0.1:{port}")
     assert refused.returncode == 1, refused.stdout
     assert f"127.0.0.1:{port}" in refused.stderr
     assert "Traceback" not in refused.stderr
-    assert time.monotonic() - started < 60

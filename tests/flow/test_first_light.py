@@ -134,9 +134,7 @@ def test_a_damaged_stage_is_set_aside_and_computed_again(done: Done) -> None:
     good = artifact.read_bytes()
     artifact.write_bytes(good[:-1] + bytes([good[-1] ^ 1]))
     ranks = json.loads((done.record / "reports.json").read_text())["about"]["ranks"]
-    again = done.place.caddie(
-        "run", "tiny", "--seeds", "1", *done.place.small(gang__ranks=ranks, score__slot="none")
-    )
+    again = done.place.caddie("run", "tiny", "--seeds", "1", *done.place.small(gang__ranks=ranks, score__slot="none"))
     assert again.returncode == 0, again.stderr
     assert "is damaged" in again.stderr
     assert artifact.read_bytes() == good

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import itertools
 import re
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -249,30 +251,39 @@ def test_a_sync_that_broke_off_is_completed_by_the_next(
 ) -> None:
     groups = [group({}, Stage.SLIDING, BASE), group({"score.slot.lr": 0.5}, Stage.SLOT, TRIAL)]
     tracker.sync(f"{name}-whole", groups)
-    write, calls = tracker.client.log_batch, 0
+    write = MlflowClient.log_batch
+    for broken in (1, 5):
+        calls = itertools.count(1)
 
-    def breaks_off(*args: Any, **kwargs: Any) -> None:
-        nonlocal calls
-        calls += 1
-        if calls == broken:
-            raise MlflowException("the server went away")
-        write(*args, **kwargs)
+        def breaks_off(self: MlflowClient, *args: Any, calls: Any = calls, broken: int = broken, **kwargs: Any) -> None:
+            if next(calls) == broken:
+                raise MlflowException("the server went away")
+            write(self, *args, **kwargs)
 
-    monkeypatch.setattr(tracker.client, "log_batch", breaks_off)
-    for broken in (1, 2, 5):
-        calls = 0
-        with pytest.raises(CaddieError, match="the server went away"):
-            tracker.sync(f"{name}-{broken}", groups)
-        calls = -(10**6)
+        with monkeypatch.context() as patch:
+            patch.setattr(MlflowClient, "log_batch", breaks_off)
+            with pytest.raises(CaddieError, match="the server went away"):
+                tracker.sync(f"{name}-{broken}", groups)
         tracker.sync(f"{name}-{broken}", groups)
-        for found, expected in zip(runs_of(client, f"{name}-{broken}"), runs_of(client, f"{name}-whole"), strict=True):
-            assert {k: run.data.params for k, run in found.items()} == {
-                k: run.data.params for k, run in expected.items()
-            }
-            assert {k: run.data.metrics for k, run in found.items()} == {
-                k: run.data.metrics for k, run in expected.items()
-            }
-            assert {run.info.status for run in found.values()} == {"FINISHED"}
+        assert contents_of(client, f"{name}-{broken}") == contents_of(client, f"{name}-whole")
+
+
+def test_two_drivers_that_sync_at_once_make_each_run_once(
+    tracker: MlflowTracker, client: MlflowClient, name: str, group: MakeGroup, place: Path
+) -> None:
+    groups = [group({}, Stage.SLIDING, BASE), group({"score.slot.lr": 0.5}, Stage.SLOT, TRIAL)]
+    others = [MlflowTracker(tracker.uri, tracker.artifacts, tracker.tags) for _ in range(3)]
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(lambda other: other.sync(name, groups), others))
+    tracker.sync(f"{name}-whole", groups)
+    assert contents_of(client, name) == contents_of(client, f"{name}-whole")
+
+
+def contents_of(client: MlflowClient, experiment: str) -> list[Any]:
+    """What the runs of an experiment say: the configs by title, the seeds by title and seed."""
+    parents, children = runs_of(client, experiment)
+    runs: list[tuple[Any, Run]] = [*parents.items(), *children.items()]
+    return sorted((str(key), run.data.params, run.data.metrics, run.info.status) for key, run in runs)
 
 
 def test_the_same_config_in_two_sweeps_is_in_both(

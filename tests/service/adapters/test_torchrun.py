@@ -123,13 +123,13 @@ def test_a_leash_refuses_to_start_anything_when_its_parent_is_already_gone(tmp_p
     assert not (tmp_path / "started").exists()
 
 
-# What stands for an actor, for torchrun and for a rank. Rank and agent are in sessions of their own.
+# What stands for an actor, for torchrun and for a rank. Rank and launcher are in sessions of their own.
 ACTOR = """
 import os, subprocess, sys
 os.environ["LEASH_PARENT"] = str(os.getpid())
 subprocess.Popen(sys.argv[1:], start_new_session=True).wait()
 """
-AGENT = """
+LAUNCHER = """
 import pathlib, signal, subprocess, sys
 def told(*_):
     pathlib.Path("told").write_text("SIGTERM")
@@ -140,17 +140,17 @@ subprocess.Popen(sys.argv[1:], start_new_session=True).wait()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="a parent-death signal is Linux's")
-def test_killing_the_parent_ends_the_agent_by_sigterm_and_the_rank_whatever_it_ignores(
+def test_killing_the_parent_ends_the_launcher_by_sigterm_and_the_rank_whatever_it_ignores(
     tmp_path: Path, alive: Alive, until: Until
 ) -> None:
     rank = ["sh", "-c", "trap '' TERM HUP; echo up > up; exec sleep 1000"]
-    agent = on_leash("TERM", sys.executable, "-c", AGENT, *on_leash("KILL", *rank))
-    actor = subprocess.Popen([sys.executable, "-c", ACTOR, *agent], cwd=tmp_path)
+    launcher = on_leash("TERM", sys.executable, "-c", LAUNCHER, *on_leash("KILL", *rank))
+    actor = subprocess.Popen([sys.executable, "-c", ACTOR, *launcher], cwd=tmp_path)
     until(lambda: (tmp_path / "up").exists(), 10, "the rank is up")
     assert len(alive()) == 3
     actor.kill()
     actor.wait()
-    until(lambda: not alive(), 5, "agent and rank are gone")
+    until(lambda: not alive(), 5, "launcher and rank are gone")
     assert (tmp_path / "told").read_text() == "SIGTERM"
 
 
@@ -190,11 +190,11 @@ def test_killing_torchrun_leaves_no_rank_alive(tmp_path: Path, corpus: Corpus, a
     async def kill() -> Ended:
         task = asyncio.create_task(run_gang(torchrun_command("train", 2, path, tmp_path / "out"), 1, log, 120))
         await asyncio.to_thread(until, lambda: log.exists() and "step:2/" in log.read_text(), 60, "the gang trains")
-        (agent,) = (process for process in alive() if "torch.distributed.run" in process.cmdline())
+        (launcher,) = (process for process in alive() if "torch.distributed.run" in process.cmdline())
         ranks = [process for process in alive() if process.environ().get("RANK") in ("0", "1")]
         assert len(ranks) == 2
-        assert {os.getsid(rank.pid) for rank in ranks}.isdisjoint({os.getsid(agent.pid)}), "out of killpg's reach"
-        agent.kill()
+        assert {os.getsid(rank.pid) for rank in ranks}.isdisjoint({os.getsid(launcher.pid)}), "out of killpg's reach"
+        launcher.kill()
         return await task
 
     assert asyncio.run(kill()) == Ended(exit_code=-signal.SIGKILL, timed_out=False)
