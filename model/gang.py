@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
-import signal
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
@@ -64,15 +61,6 @@ class Gang:
             gradient.copy_(mean)
 
 
-def die_with_parent() -> None:
-    """Have the kernel kill this process when its parent ends (Linux), as torchrun puts each rank in its own session."""
-    if sys.platform == "linux":
-        parent = os.getppid()
-        ctypes.CDLL(None, use_errno=True).prctl(1, signal.SIGKILL)  # 1 = PR_SET_PDEATHSIG
-        if os.getppid() != parent:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-
 @contextlib.contextmanager
 def join_gang(device: str, threads: int) -> Iterator[Gang]:
     """The gang that torchrun's environment describes; a gang of one without it.
@@ -82,8 +70,6 @@ def join_gang(device: str, threads: int) -> Iterator[Gang]:
     """
     rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     local = int(os.environ.get("LOCAL_RANK", "0"))
-    if "TORCHELASTIC_RUN_ID" in os.environ:
-        die_with_parent()
     torch.set_num_threads(threads)
     if device == "cuda":
         if local >= torch.cuda.device_count():

@@ -180,16 +180,18 @@ def fit(net: GPT, batches: Batches, config: TrainConfig, gang: Gang) -> tuple[li
         if budget_s or last or step == 1 or step % config.log_every == 0:
             elapsed_s = gang.first(training_clock(gang) - started)
         if last or step == 1 or step % config.log_every == 0:
-            check_finite(float(gang.sum_(losses[-1].detach().clone()) / gang.world), step)
-            shown = "by-clock" if budget_s else config.steps
+            loss = float(gang.sum_(losses[-1].clone()) / gang.world)
+            check_finite(loss, step)
+            # By the clock nobody knows how many there will be: the count that the present pace leads to.
+            shown = max(step, round(step * budget_s / elapsed_s)) if budget_s else config.steps
             gang.log(
-                f"step:{step}/{shown} train_loss:{losses[-1].item():.4f} "
+                f"step:{step}/{shown} train_loss:{loss:.4f} "
                 f"train_time:{1000 * elapsed_s:.0f}ms step_avg:{1000 * elapsed_s / step:.2f}ms"
             )
 
     train_s = elapsed_s  # of the last step, by steps and by clock alike: the report says what the log shows
     if budget_s:
-        gang.log(f"stopping_early: wallclock_cap train_time:{1000 * train_s:.0f}ms step:{step}/{config.steps}")
+        gang.log(f"stopping_early: wallclock_cap train_time:{1000 * train_s:.0f}ms step:{step}/{step}")
     curve = (gang.sum_(torch.stack(losses)) / gang.world).tolist()
     check_finite(sum(curve), step)
     ema.load()

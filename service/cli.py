@@ -22,7 +22,7 @@ from model.stages import Stage
 from service.errors import CaddieError, RecordError, SpecError
 from service.experiment import Experiment, best, contend, lookup, run_experiment
 from service.overview import flat_params, plan_json
-from service.recording import Recorded, record_group
+from service.recording import Recorded, from_home, record_group
 from service.results import GroupResult
 from service.settings import read_settings
 from service.spec import RunSpec, SweepSpec, parse_changes, parse_seeds
@@ -50,7 +50,7 @@ class Commands:
         self.recipes, self.sweeps = recipes, sweeps
         self.wiring = Wiring(read_settings())
         self.out, self.err = (
-            Console(stderr=stderr, highlight=False, width=None if stream.isatty() else 100)
+            Console(stderr=stderr, highlight=False, markup=False, width=None if stream.isatty() else 100)
             for stderr, stream in ((False, sys.stdout), (True, sys.stderr))
         )
 
@@ -152,7 +152,7 @@ class Commands:
         """Where the record is and what it says."""
         verdict = recorded.verdict
         state = "verified" if verdict.ok else "NOT verified"
-        self.out.print(f"record    {recorded.folder}  ({state})", soft_wrap=True)
+        self.out.print(f"record    {from_home(recorded.folder)}  ({state})", soft_wrap=True)
         for line in verdict.mismatches:
             self.out.print(f"          {line}", soft_wrap=True)
         self.out.print(f"val_bpb   {show(recorded.group.bpb)}, {recorded.group.headline}, {recorded.group.title}")

@@ -64,22 +64,21 @@ class Board:
                 found[seed] = self.reports[key].metrics["val_bpb"]
         return Sample(values=found)
 
-    def eta_s(self) -> float | None:
-        """Seconds left at the present pace; None until every kind of stage that is missing has been seen."""
+    def eta_s(self) -> tuple[float, bool]:
+        """Seconds left at the present pace, and whether that is all: a kind of stage never seen counts nothing."""
         seen: dict[Stage, list[float]] = defaultdict(list)
         for key, report in self.reports.items():
             seen[self.experiment.stages[key][0]].append(report.elapsed_s + START_S)
-        left = 0.0
+        left, whole = 0.0, True
         for key, (stage, _) in self.experiment.stages.items():
             if key in self.reports:
                 continue
             part, estimate = step_progress(self.running.get(key)) if stage is Stage.TRAIN else (0.0, None)
             if seen[stage]:
                 estimate = sum(seen[stage]) / len(seen[stage])
-            if estimate is None:
-                return None
-            left += estimate * (1 - part)
-        return left / max(1, len(self.running))
+            left += (estimate or 0.0) * (1 - part)
+            whole &= estimate is not None
+        return left / max(1, len(self.running)), whole
 
     def elapsed_s(self) -> float:
         return time.monotonic() - self.started
@@ -120,8 +119,8 @@ def now_line(board: Board) -> str:
         stage, seed = board.experiment.stages[key]
         part, _ = step_progress(log) if stage is Stage.TRAIN else (0.0, None)
         parts.append(f"{stage} s{seed}" + (f" {100 * part:.0f}%" if part else ""))
-    eta = board.eta_s()
-    left = f"ETA {clock(eta)}" if eta is not None else "ETA after the first seed"
+    eta, whole = board.eta_s()
+    left = f"ETA {'' if whole else 'over '}{clock(eta)}" if eta else "ETA unknown"
     done = f"{len(board.reports)}/{len(board.experiment.stages)} stages, {clock(board.elapsed_s())}, {left}"
     return done + (f"; now {', '.join(parts[:3])}" if parts else "; starting")
 
@@ -171,4 +170,4 @@ def _plain(board: Board, console: Console, over: threading.Event) -> None:
             return
         if time.monotonic() - spoken > HEARTBEAT_S:
             spoken = time.monotonic()
-            console.print(f"[{board.elapsed_s():5.0f} s] {now_line(board)}", highlight=False, markup=False)
+            console.print(f"[{board.elapsed_s():5.0f} s] {now_line(board)}", highlight=False, markup=False, soft_wrap=True)

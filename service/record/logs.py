@@ -25,7 +25,7 @@ here; a test ties the two together, and :func:`size_lines` to ``model.run``."""
 SEED = re.compile(r"^[ \t]*seed: ?(\d{1,19})\b", re.M)
 PARAMS = re.compile(r"^model_params:(\d{1,15})\b", re.M)
 STEP = re.compile(
-    r"^step:(?P<step>\d{1,15})/(?:\d+|by-clock) "
+    r"^step:(?P<step>\d{1,15})/\d+ "
     r"(?:train_loss:\d+\.\d+|val_loss:\d+\.\d+ val_bpb:\d+\.\d+) train_time:(?P<ms>\d{1,15})ms",
     re.M,
 )

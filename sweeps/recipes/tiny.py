@@ -14,7 +14,7 @@ from sweeps.recipes.core import core
 
 
 def tiny() -> RunSpec:
-    """``core`` at 0.34 M parameters: 3 layers of 96, 240 steps of 2,048 tokens, one CPU rank, a cap of 400,000 bytes.
+    """``core`` at 0.34 M parameters: 3 layers of 96, 200 steps of 2,048 tokens, one CPU rank, a cap of 400,000 bytes.
 
     Ends by steps and not by the clock, so that the same seed gives the same artifact, byte for byte.
     """
@@ -27,7 +27,7 @@ def tiny() -> RunSpec:
             full.config,
             net=GPTConfig(layers=3, dim=96, heads=3, kv_heads=1, qk_gain=1.5, rope_trained_len=256),
             train=TrainConfig(
-                steps=240,
+                steps=200,
                 batch_tokens=2048,
                 seq_len=256,
                 micro_seqs=4,

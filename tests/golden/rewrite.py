@@ -45,7 +45,11 @@ def synthetic_tokens(count: int) -> Tokens:
 
 def machine() -> str:
     """What decides the order of float sums, as far as it can be named."""
-    return f"torch {torch.__version__}, {torch.backends.cpu.get_cpu_capability()}, {platform.machine()}"
+    cpuinfo = Path("/proc/cpuinfo")
+    words = ("vendor_id", "cpu family", "model\t", "stepping")
+    lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.exists() else []
+    cpu = " ".join(next((line.split(":")[1].strip() for line in lines if line.startswith(word)), "-") for word in words)
+    return f"torch {torch.__version__}, {torch.backends.cpu.get_cpu_capability()}, {platform.machine()} {cpu}"
 
 
 def tiny_run() -> dict[str, Any]:

@@ -80,13 +80,15 @@ def test_the_estimate_is_the_pace_so_far_times_all_steps(tmp_path: Path) -> None
     assert total_s == pytest.approx(60 + START_S)
 
 
-def test_a_training_that_ends_by_the_clock_promises_nothing(
+def test_a_training_that_ends_by_the_clock_promises_its_budget(
     training_log: Callable[[TrainConfig], list[str]], tmp_path: Path
 ) -> None:
     lines = training_log(TrainConfig(minutes=0.001, batch_tokens=32, seq_len=16, micro_seqs=2, log_every=1))
-    assert any(line.startswith("step:1/by-clock") for line in lines)
     (tmp_path / "log.txt").write_text("\n".join(lines), encoding="utf-8")
-    assert step_progress(tmp_path / "log.txt") == (0.0, None)
+    part, total_s = step_progress(tmp_path / "log.txt")
+    assert 0 < part <= 1
+    assert total_s is not None
+    assert total_s >= START_S
 
 
 def test_no_log_yet_is_no_progress(tmp_path: Path) -> None:
@@ -148,7 +150,7 @@ def test_what_runs_now_is_told_with_the_part_of_its_training(
 ) -> None:
     board = Board(experiment, store)
     assert "0/21 stages" in now_line(board)
-    assert "ETA after the first seed" in now_line(board)
+    assert "ETA unknown" in now_line(board)
     assert now_line(board).endswith("; starting")
     train, pack, _ = experiment.base.plans[42]
     (store.begin(train.key) / "log.txt").write_text("step:75/300 train_loss:4.0000 train_time:5000ms step_avg:67ms\n")
@@ -171,11 +173,13 @@ def test_the_time_left_is_the_mean_cost_of_each_kind_of_missing_stage(
     for contender in experiment.contenders[:2]:
         for planned in contender.plans[42]:
             if store.find(planned.key) is None:
-                assert board.eta_s() is None
+                assert not board.eta_s()[1], "a kind of stage that was never seen has no estimate"
                 cost[planned.stage] = finish(store, planned).elapsed_s + START_S
             board.refresh()
     missing = {Stage.TRAIN: 2, Stage.PACK: 2, Stage.SLIDING: 2, Stage.SLOT: 3 * 4 - 1}
-    assert board.eta_s() == pytest.approx(sum(cost[stage] * count for stage, count in missing.items()))
+    left_s, whole = board.eta_s()
+    assert whole
+    assert left_s == pytest.approx(sum(cost[stage] * count for stage, count in missing.items()))
 
 
 def test_plain_output_has_one_line_for_each_stage_that_finishes(

@@ -82,7 +82,7 @@ def test_an_exact_line_in_one_with_its_time_is_read() -> None:
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
-        ("step:7/by-clock train_loss:5.1 train_time:912ms step_avg:130.29ms\n", (7, 912)),
+        ("step:7/700 train_loss:5.1 train_time:912ms step_avg:130.29ms\n", (7, 912)),
         ("step:20/20 train_loss:5.1234 train_time:4012ms step_avg:200.60ms\n", (20, 4012)),
         ("5000/20000 train_loss: 2.8881 train_time: 9.6m tok/s: 6781023\n", (5000, 576_000)),
         ("stopping_early: wallclock_cap train_time: 588015ms step: 5082/20000\n", (5082, 588_015)),
