@@ -78,8 +78,10 @@ def join_gang(device: str, threads: int) -> Iterator[Gang]:
     place = torch.device(device, local) if device == "cuda" else torch.device(device)
     if world > 1:
         dist.init_process_group("nccl" if device == "cuda" else "gloo", timeout=timedelta(minutes=10))
+    gang = Gang(rank=rank, world=world, device=place)
     try:
-        yield Gang(rank=rank, world=world, device=place)
+        yield gang
+        gang.barrier()  # nobody hangs up on a rank that still listens; a failed rank doesn't wait for the others
     finally:
         if dist.is_initialized():
             dist.destroy_process_group()

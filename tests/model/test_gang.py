@@ -85,7 +85,7 @@ def two_ranks() -> list[dict[str, Any]]:
     finally:
         for rank in ranks:
             rank.kill()
-    assert [rank.returncode for rank in ranks] == [0, 0], outputs
+    assert [rank.returncode for rank in ranks] == [0, 0], "\n".join(err[-3000:] for _, err in outputs)
     return [json.loads(err.strip().splitlines()[-1]) | {"stdout": out} for out, err in outputs]
 
 
