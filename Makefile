@@ -20,7 +20,8 @@ record: env  ## the whole main job: corpus, 3 seeds, SLOT sweep, MLflow, a verif
 	$(BIN)/python sweeps/slot_sweep.py
 
 test: env  ## all tests
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n 2 --ignore tests/flow
+	$(BIN)/python -m pytest -q tests/flow
 
 check: env  ## format, lint, types, import contracts
 	$(BIN)/ruff format --check model service sweeps tests

@@ -6,8 +6,10 @@ import contextlib
 import json
 import lzma
 import os
+import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -22,12 +24,13 @@ OURS = ("ray::", "raylet", "gcs_server", "torch.distributed.run", "-m model", "l
 
 
 def alive() -> dict[int, str]:
-    """Every process that looks like one of ours, zombies aside."""
+    """Every process that looks like one of ours, zombies and a cluster's spare workers aside."""
     found = {}
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
             line = " ".join(process.cmdline())
-            if process.status() != psutil.STATUS_ZOMBIE and any(word in line for word in OURS):
+            spare = process.status() == psutil.STATUS_ZOMBIE or line.startswith("ray::IDLE")
+            if not spare and any(word in line for word in OURS):
                 found[process.pid] = line
     return found
 
@@ -70,12 +73,12 @@ class Place:
             timeout=200,
         )
 
-    def start(self, *words: str) -> subprocess.Popen[str]:
+    def start(self, *words: str, **environment: str) -> subprocess.Popen[str]:
         """Begin a command."""
         command = [sys.executable, "-m", "sweeps", *words]
-        return subprocess.Popen(
-            command, cwd=REPO, env=self.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        )
+        environ = self.environment | environment
+        out, err = subprocess.PIPE, subprocess.STDOUT
+        return subprocess.Popen(command, cwd=REPO, env=environ, stdout=out, stderr=err, text=True)
 
     def stages(self) -> list[str]:
         """Keys of the finished stages."""
@@ -91,6 +94,38 @@ class Place:
         return any(text in log.read_text(encoding="utf-8", errors="replace") for log in logs)
 
 
+@dataclass(frozen=True)
+class Head:
+    """A head node of our own, with ports of its own."""
+
+    dashboard: str
+    """Where `ray job` talks to."""
+    address: str
+    """Where drivers connect to."""
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {"RAY_ADDRESS": self.address, "RAY_AUTH_MODE": "disabled"}
+
+    def job(self, place: Place, *words: str) -> subprocess.CompletedProcess[str]:
+        """`ray job ...` against this head."""
+        action, *rest = words
+        command = [str(Path(sys.executable).parent / "ray"), "job", action, "--address", self.dashboard, *rest]
+        environment = place.environment | {"RAY_AUTH_MODE": "disabled"}
+        return subprocess.run(command, cwd=REPO, env=environment, capture_output=True, text=True, timeout=200)
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that nobody listens on."""
+    sockets = [socket.socket() for _ in range(count)]
+    for one in sockets:
+        one.bind(("127.0.0.1", 0))
+    ports = [one.getsockname()[1] for one in sockets]
+    for one in sockets:
+        one.close()
+    return ports
+
+
 @pytest.fixture(scope="session")
 def documents(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """60 training and 3 validation documents of the embedded corpus."""
@@ -101,6 +136,40 @@ def documents(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("documents") / "mini.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in train + val), encoding="utf-8")
     return path
+
+
+@pytest.fixture(scope="session")
+def head(tmp_path_factory: pytest.TempPathFactory, documents: Path) -> Iterator[Head]:
+    """`ray start --head --block`, ended by its pid: a cluster that already runs, one for all tests."""
+    place = Place(home=tmp_path_factory.mktemp("head"), documents=documents)
+    port, dashboard, *agents = free_ports(6)
+    flags = ("--dashboard-agent-listen-port", "--dashboard-agent-grpc-port", "--runtime-env-agent-port")
+    names = (*flags, "--metrics-export-port")
+    with tempfile.TemporaryDirectory(prefix="rt", dir="/tmp") as folder:
+        environment = place.environment | {
+            "RAY_AUTH_MODE": "disabled",
+            "RAY_TMPDIR": folder,
+            "RAY_USAGE_STATS_ENABLED": "0",
+        }
+        command = [str(Path(sys.executable).parent / "ray"), "start", "--head", "--block", f"--port={port}"]
+        command += [f"--dashboard-port={dashboard}", f"--temp-dir={folder}", "--num-cpus=2"]
+        command += [f"{name}={number}" for name, number in zip(names, agents, strict=True)]
+        with open(os.path.join(folder, "head.log"), "w") as log:
+            process = subprocess.Popen(
+                command, env=environment, stdout=log, stderr=log, start_new_session=True, cwd=folder
+            )
+        children: list[psutil.Process] = []
+        try:
+            found = Head(dashboard=f"http://127.0.0.1:{dashboard}", address=f"127.0.0.1:{port}")
+            wait_until("the head answers", lambda: found.job(place, "list").returncode == 0, limit_s=60)
+            children = psutil.Process(process.pid).children(recursive=True)
+            yield found
+        finally:
+            process.terminate()
+            process.wait(timeout=20)
+            _, stubborn = psutil.wait_procs(children, timeout=20)
+            for one in stubborn:
+                one.kill()
 
 
 @pytest.fixture
