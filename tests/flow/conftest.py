@@ -180,7 +180,7 @@ def place(tmp_path: Path, documents: Path) -> Place:
 
 @pytest.fixture(autouse=True)
 def nobody_left(head: Head) -> Iterator[None]:
-    """The one cluster is up before any test; after each, every process that wasn't there before is gone, within the seconds Ray needs to end."""
+    """The one cluster is up before any test; after each, every process that wasn't there before it ends in seconds."""
     before = set(alive())
     yield
     wait_until("the processes of this test end", lambda: not set(alive()) - before, limit_s=30)
