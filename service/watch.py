@@ -170,4 +170,6 @@ def _plain(board: Board, console: Console, over: threading.Event) -> None:
             return
         if time.monotonic() - spoken > HEARTBEAT_S:
             spoken = time.monotonic()
-            console.print(f"[{board.elapsed_s():5.0f} s] {now_line(board)}", highlight=False, markup=False, soft_wrap=True)
+            console.print(
+                f"[{board.elapsed_s():5.0f} s] {now_line(board)}", highlight=False, markup=False, soft_wrap=True
+            )
