@@ -21,16 +21,21 @@ import pytest
 REPO = Path(__file__).resolve().parents[2]
 OURS = ("ray::", "raylet", "gcs_server", "torch.distributed.run", "-m model", "leash.py", "guard.py")
 """What the command line of a process of ours holds."""
+GANG = ("torch.distributed.run", "-m model", "leash.py", "ray::GangActor", "ray::Broker", "ray::trial")
+"""What a driver has on the cluster that all tests share; its agents and spare workers come and go as Ray likes."""
+HEADS: list[int] = []
+"""Process of that cluster's head."""
 
 
 def alive() -> dict[int, str]:
-    """Every process that looks like one of ours, zombies and a cluster's spare workers aside."""
+    """Every process that looks like one of ours, zombies aside."""
     found = {}
+    shared = {child.pid for head in HEADS for child in psutil.Process(head).children(recursive=True)}
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
             line = " ".join(process.cmdline())
-            spare = process.status() == psutil.STATUS_ZOMBIE or line.startswith("ray::IDLE")
-            if not spare and any(word in line for word in OURS):
+            words = GANG if process.pid in shared else OURS
+            if process.status() != psutil.STATUS_ZOMBIE and any(word in line for word in words):
                 found[process.pid] = line
     return found
 
@@ -145,7 +150,7 @@ def head(tmp_path_factory: pytest.TempPathFactory, documents: Path) -> Iterator[
     port, dashboard, *agents = free_ports(6)
     flags = ("--dashboard-agent-listen-port", "--dashboard-agent-grpc-port", "--runtime-env-agent-port")
     names = (*flags, "--metrics-export-port")
-    with tempfile.TemporaryDirectory(prefix="rt", dir="/tmp") as folder:
+    with tempfile.TemporaryDirectory(prefix="rt", dir="/tmp", ignore_cleanup_errors=True) as folder:
         environment = place.environment | {
             "RAY_AUTH_MODE": "disabled",
             "RAY_TMPDIR": folder,
@@ -159,12 +164,14 @@ def head(tmp_path_factory: pytest.TempPathFactory, documents: Path) -> Iterator[
                 command, env=environment, stdout=log, stderr=log, start_new_session=True, cwd=folder
             )
         children: list[psutil.Process] = []
+        HEADS.append(process.pid)
         try:
             found = Head(dashboard=f"http://127.0.0.1:{dashboard}", address=f"127.0.0.1:{port}")
             wait_until("the head answers", lambda: found.job(place, "list").returncode == 0, limit_s=60)
             children = psutil.Process(process.pid).children(recursive=True)
             yield found
         finally:
+            HEADS.clear()
             process.terminate()
             process.wait(timeout=20)
             _, stubborn = psutil.wait_procs(children, timeout=20)
@@ -183,4 +190,7 @@ def nobody_left(head: Head) -> Iterator[None]:
     """The one cluster is up before any test; after each, every process that wasn't there before it ends in seconds."""
     before = set(alive())
     yield
-    wait_until("the processes of this test end", lambda: not set(alive()) - before, limit_s=30)
+    with contextlib.suppress(pytest.fail.Exception):
+        wait_until("the processes of this test end", lambda: not set(alive()) - before, limit_s=30)
+    left = {pid: line for pid, line in alive().items() if pid not in before}
+    assert not left
