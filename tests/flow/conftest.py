@@ -40,7 +40,7 @@ def alive() -> dict[int, str]:
     return found
 
 
-def wait_until(what: str, true: Callable[[], bool], limit_s: float = 90.0) -> None:
+def wait_until(what: str, true: Callable[[], bool], limit_s: float = 180.0) -> None:
     """Poll until ``true()``; fails naming ``what``."""
     end = time.monotonic() + limit_s
     while not true():
@@ -75,7 +75,7 @@ class Place:
             env=self.environment | environment,
             capture_output=True,
             text=True,
-            timeout=200,
+            timeout=400,
         )
 
     def start(self, *words: str, **environment: str) -> subprocess.Popen[str]:
