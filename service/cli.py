@@ -20,7 +20,7 @@ from rich.text import Text
 from model.data.shards import Corpus
 from model.stages import Stage
 from service.errors import CaddieError, RecordError, SpecError
-from service.experiment import Experiment, best, contend, lookup, run_experiment
+from service.experiment import Experiment, best_honest, contend, lookup, run_experiment
 from service.overview import flat_params, plan_json
 from service.recording import Recorded, from_home, record_group
 from service.results import GroupResult
@@ -73,10 +73,11 @@ class Commands:
             raise SpecError(f"recipe {spec.name} has no score turned on")
         return Experiment(name=f"run-{spec.name}", seeds=numbers, contenders=contenders)
 
-    def sweep_of(self, sweep: SweepSpec, base: RunSpec, seeds: str) -> Experiment:
-        """The base's honest score, and each trial's objective."""
+    def sweep_of(self, sweep: SweepSpec, base: RunSpec, seeds: str | None) -> Experiment:
+        """The base's honest score, and each trial's objective; over the sweep's own seeds unless others are given."""
         sweep.check(base)
-        numbers, corpus = parse_seeds(seeds), self.corpus(base)
+        numbers = parse_seeds(seeds) if seeds else sweep.seeds
+        corpus = self.corpus(base)
         contenders = [contend(base, {}, numbers, corpus, Stage.SLIDING, (Stage.SLIDING,))]
         for overlay in sweep.trials():
             contenders.append(contend(base.at(overlay), overlay, numbers, corpus, sweep.objective, (sweep.objective,)))
@@ -239,7 +240,7 @@ def make_app(recipes: Mapping[str, str], sweeps: Mapping[str, SweepSpec]) -> typ
         commands = Commands(recipes, sweeps)
         spec = commands.sweep_named(name, space)
         base = commands.recipe(recipe or spec.recipe, set_)
-        experiment = commands.sweep_of(spec, base, seeds or ",".join(map(str, spec.seeds)))
+        experiment = commands.sweep_of(spec, base, seeds)
         if plan:
             show_plan(commands, experiment, json_)
             return
@@ -248,8 +249,7 @@ def make_app(recipes: Mapping[str, str], sweeps: Mapping[str, SweepSpec]) -> typ
             commands.show_groups(experiment, groups)
         recorded = None
         if with_record and not any(group.failed for group in groups):
-            honest = [group for group in groups if not group.leaks]
-            recorded = record_group(best(honest or groups), groups, commands.wiring, non_record=non_record)
+            recorded = record_group(best_honest(groups), groups, commands.wiring, non_record=non_record)
             if not json_:
                 commands.show_record(recorded)
         if json_:
@@ -263,8 +263,7 @@ def make_app(recipes: Mapping[str, str], sweeps: Mapping[str, SweepSpec]) -> typ
         """Show which stages a recipe or a sweep needs and which are done already. Runs nothing."""
         commands = Commands(recipes, sweeps)
         if name in sweeps:
-            base = commands.recipe(sweeps[name].recipe, set_)
-            experiment = commands.sweep_of(sweeps[name], base, seeds or ",".join(map(str, sweeps[name].seeds)))
+            experiment = commands.sweep_of(sweeps[name], commands.recipe(sweeps[name].recipe, set_), seeds)
         else:
             experiment = commands.run_of(commands.recipe(name, set_), set_, seeds or SEEDS)
         show_plan(commands, experiment, json_)
@@ -340,8 +339,7 @@ def make_app(recipes: Mapping[str, str], sweeps: Mapping[str, SweepSpec]) -> typ
         commands = Commands(recipes, sweeps)
         experiment = commands.run_of(commands.recipe(recipe, set_), set_, seeds)
         groups = commands.finished(experiment)
-        honest = [group for group in groups if not group.leaks]
-        recorded = record_group(best(honest or groups), groups, commands.wiring, out=out, non_record=non_record)
+        recorded = record_group(best_honest(groups), groups, commands.wiring, out=out, non_record=non_record)
         if json_:
             commands.write_json({"folder": str(recorded.folder), **recorded.verdict.to_json()})
         else:
@@ -413,6 +411,7 @@ def run_command(words: Sequence[str], recipes: Mapping[str, str], sweeps: Mappin
     # `ray job stop` and `kill` send SIGTERM: end as Ctrl-C does, gangs first.
     with contextlib.suppress(ValueError):
         signal.signal(signal.SIGTERM, terminate)
+    code = 0
     try:
         make_app(recipes, sweeps)(args=list(words), prog_name="caddie")
     except SystemExit as end:

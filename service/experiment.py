@@ -129,3 +129,8 @@ def best(groups: Sequence[GroupResult]) -> GroupResult:
         errors = [f"seed {r.seed} of {g.title}: {r.error}" for g in groups for r in g.failed]
         raise CaddieError("no config finished all its seeds\n  " + "\n  ".join(errors[:5]))
     return min(complete, key=lambda group: group.bpb.mean)
+
+
+def best_honest(groups: Sequence[GroupResult]) -> GroupResult:
+    """The best group whose score doesn't leak; of leaking ones only when there is no other, for the rules to refuse."""
+    return best([group for group in groups if not group.leaks] or groups)

@@ -11,8 +11,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 
-# Set before ray is imported: it reads them once.
-os.environ.setdefault("RAY_DEDUP_LOGS", "0")
+# Set before ray is imported: an actor without GPUs leaves CUDA_VISIBLE_DEVICES as it is.
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 
 import ray
