@@ -21,7 +21,7 @@ record: env  ## the whole main job: corpus, 3 seeds, SLOT sweep, MLflow, a verif
 
 test: env  ## all tests
 	$(BIN)/python -m pytest -q -n 2 --ignore tests/flow
-	$(BIN)/python -m pytest -q tests/flow
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile tests/flow
 
 check: env  ## format, lint, types, import contracts
 	$(BIN)/ruff format --check model service sweeps tests

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import json
 import lzma
 import os
@@ -19,6 +20,11 @@ import psutil
 import pytest
 
 REPO = Path(__file__).resolve().parents[2]
+PR_SET_CHILD_SUBREAPER = 36
+if sys.platform == "linux":
+    # Orphans of our commands become children of this very process, so that `alive` sees them and nobody else's:
+    # two test workers, and any other caddie on the machine, stay out of each other's counts.
+    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 OURS = ("ray::", "raylet", "gcs_server", "torch.distributed.run", "-m model", "leash.py", "guard.py")
 """What the command line of a process of ours holds."""
 GANG = ("torch.distributed.run", "-m model", "leash.py", "ray::GangActor", "ray::Broker", "ray::trial")
@@ -28,10 +34,10 @@ HEADS: list[int] = []
 
 
 def alive() -> dict[int, str]:
-    """Every process that looks like one of ours, zombies aside."""
+    """Every process below this one that looks like one of ours, zombies aside."""
     found = {}
     shared = {child.pid for head in HEADS for child in psutil.Process(head).children(recursive=True)}
-    for process in psutil.process_iter():
+    for process in psutil.Process().children(recursive=True):
         with contextlib.suppress(psutil.Error):
             line = " ".join(process.cmdline())
             words = GANG if process.pid in shared else OURS
@@ -145,7 +151,7 @@ def documents(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def head(tmp_path_factory: pytest.TempPathFactory, documents: Path) -> Iterator[Head]:
-    """`ray start --head --block`, ended by its pid: a cluster that already runs, one for all tests."""
+    """`ray start --head --block`, ended by its pid: a cluster that already runs, one for all tests of a worker."""
     place = Place(home=tmp_path_factory.mktemp("head"), documents=documents)
     port, dashboard, *agents = free_ports(6)
     flags = ("--dashboard-agent-listen-port", "--dashboard-agent-grpc-port", "--runtime-env-agent-port")
