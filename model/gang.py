@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -36,6 +37,14 @@ class Gang:
         if self.world > 1:
             dist.all_reduce(tensor)
         return tensor
+
+    def gather(self, value: Any) -> list[Any]:
+        """Every rank's ``value``, on every rank, by rank."""
+        if self.world == 1:
+            return [value]
+        values = [None] * self.world
+        dist.all_gather_object(values, value)
+        return values
 
     def first(self, value: float) -> float:
         """Rank 0's ``value`` on every rank, so that all take the same decision."""

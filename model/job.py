@@ -13,6 +13,9 @@ CURVE = "curve.json"
 ARTIFACT = "artifact.bin"
 """The pack stage's file: the bytes that count, beside the code's."""
 
+EXPOSURE = "exposure.json"
+"""A scoring stage's notes: which targets it scored and which it learned from, in order."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Job:

@@ -12,6 +12,7 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.attention.bias import causal_lower_right
 
 from model.net.linear import Linear
 from model.net.norm import rms_norm
@@ -32,27 +33,32 @@ class Attention(nn.Module):
         self.out = Linear(dim, dim, zero_init=True)
         self.qk_gain = nn.Parameter(torch.full((heads,), qk_gain))
 
-    def forward(self, x_BTD: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-        """x (B, T, D) -> (B, T, D)."""
+    def forward(self, x_BTD: Tensor, cos: Tensor, sin: Tensor, first_row: int = 0) -> Tensor:
+        """x (B, T, D) -> (B, T - first_row, D): what the rows from ``first_row`` on see of all rows up to them."""
         B, T, D = x_BTD.shape
-        q = rms_norm(self.query(x_BTD).view(B, T, self.heads, self.head_dim))
+        q = rms_norm(self.query(x_BTD[:, first_row:]).view(B, T - first_row, self.heads, self.head_dim))
         k = rms_norm(self.key(x_BTD).view(B, T, self.kv_heads, self.head_dim))
         v = self.value(x_BTD).view(B, T, self.kv_heads, self.head_dim)
-        q = rotate(q, cos, sin) * self.qk_gain.to(q.dtype)[:, None]
+        q = rotate(q, cos[first_row:], sin[first_row:]) * self.qk_gain.to(q.dtype)[:, None]
         k = rotate(k, cos, sin)
         y = pick_kernel(q.dtype, q.device.type)(q, k, v)
-        return self.out(y.reshape(B, T, D))
+        return self.out(y.reshape(B, T - first_row, D))
 
 
 def sdpa(q_BTHd: Tensor, k_BTKd: Tensor, v_BTKd: Tensor) -> Tensor:
-    """torch's scaled dot-product attention, causal; queries (B, T, H, d), keys and values (B, T, K, d)."""
+    """torch's scaled dot-product attention, causal: queries (B, R, H, d) of the last R of T rows, keys and values
+    (B, T, K, d)."""
     q, k, v = (x.transpose(1, 2) for x in (q_BTHd, k_BTKd, v_BTKd))
-    return F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True).transpose(1, 2)
+    if q.shape[2] == k.shape[2]:
+        return F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True).transpose(1, 2)
+    mask = causal_lower_right(q.shape[2], k.shape[2])  # torch's is_causal would align the queries with the first keys
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=True).transpose(1, 2)
 
 
 @functools.cache
 def flash_kernel() -> tuple[str, Kernel] | None:
-    """The newest FlashAttention that is installed here, by name; both take (B, T, H, d) and fp16 or bf16 only."""
+    """The newest FlashAttention that is installed here, by name; both take (B, T, H, d) and fp16 or bf16 only, and
+    give queries fewer than keys the last places."""
     try:
         from flash_attn_interface import flash_attn_func as fa3
 

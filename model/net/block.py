@@ -24,9 +24,10 @@ class Block(nn.Module):
         self.attention_scale = nn.Parameter(torch.ones(dim))
         self.mlp_scale = nn.Parameter(torch.ones(dim))
 
-    def forward(self, x_BTD: Tensor, x0_BTD: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-        """x, x0 (B, T, D) -> (B, T, D); x0 is the embedded input."""
+    def forward(self, x_BTD: Tensor, x0_BTD: Tensor, cos: Tensor, sin: Tensor, first_row: int = 0) -> Tensor:
+        """x, x0 (B, T, D) -> (B, T - first_row, D); x0 is the embedded input."""
         mix = self.mix.to(x_BTD.dtype)
         x = mix[0] * x_BTD + mix[1] * x0_BTD
-        x = x + self.attention_scale.to(x.dtype) * self.attention(self.norm_scale * rms_norm(x), cos, sin)
+        seen = self.attention(self.norm_scale * rms_norm(x), cos, sin, first_row)
+        x = x[:, first_row:] + self.attention_scale.to(x.dtype) * seen
         return x + self.mlp_scale.to(x.dtype) * self.mlp(self.norm_scale * rms_norm(x))

@@ -90,12 +90,16 @@ class GPT(nn.Module):
         if self.encoder_layers:
             self.skip_scale = nn.Parameter(torch.ones(self.encoder_layers, config.dim))
 
-    def hidden(self, ids_BT: Tensor) -> Tensor:
-        """Final-normed hidden states (B, T, D) of token ids (B, T), in the dtype of the running autocast."""
+    def hidden(self, ids_BT: Tensor, first_row: int = 0) -> Tensor:
+        """Final-normed hidden states (B, T - first_row, D) of token ids (B, T), in the dtype of the running autocast.
+
+        Rows before ``first_row`` are only looked back at: the last block computes no query and no MLP for them.
+        """
         dtype = torch.get_autocast_dtype(ids_BT.device.type) if torch.is_autocast_enabled(ids_BT.device.type) else None
         x0 = rms_norm(F.embedding(ids_BT, self.embedding).to(dtype or self.embedding.dtype))
         cos, sin = self.rope(ids_BT.shape[1], ids_BT.device)
         x, saved = x0, []
+        last = len(self.blocks) - 1
         for layer, block in enumerate(self.blocks):
             if layer < self.encoder_layers:
                 x = block(x, x0, cos, sin)
@@ -104,7 +108,7 @@ class GPT(nn.Module):
             if saved:
                 # Decoder block j takes the newest skip first: a U-Net over layers (#175).
                 x = x + self.skip_scale[layer - self.encoder_layers].to(x.dtype) * saved.pop()
-            x = block(x, x0, cos, sin)
+            x = block(x, x0, cos, sin, first_row if layer == last else 0)
         return rms_norm(x)
 
     def logits(self, hidden: Tensor) -> Tensor:

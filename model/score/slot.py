@@ -19,13 +19,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from model.gang import Gang
 from model.net.gpt import GPT
 from model.score.bpb import Tally
-from model.score.sliding import hidden_states, token_nats
+from model.score.sliding import hidden_states, log_probs
 from model.score.stream import Stream, window_rows
 from model.score.windows import WindowConfig
 
@@ -62,21 +61,25 @@ class Slot:
             raise ValueError(f"score.slot: betas must be in [0, 1), got {self.beta1}, {self.beta2}")
 
     def score_stream(self, net: GPT, stream: Stream, windows: WindowConfig, tally: Tally, gang: Gang) -> None:
-        """Write the loss of every target of ``stream``, after fitting, to ``tally``."""
+        """Predict every target of ``stream``, after fitting, into ``tally``."""
         for batch in windows.batches(stream.targets, gang):
             inputs, targets = window_rows(stream, batch, gang.device)
             context = batch[0].context
             hidden = hidden_states(net, inputs)
-            scored = (hidden[:, context:], targets[:, context:])
-            fitted = scored if self.loss_on == "scored" else (hidden[:, :context], targets[:, :context])
+            scored = hidden[:, context:]
+            fitted = (
+                (scored, targets[:, context:])
+                if self.loss_on == "scored"
+                else (hidden[:, :context], targets[:, :context])
+            )
+            firsts = [w.scored for w in batch]
             if fitted[1].shape[1] == 0 or self.steps == 0:
-                nats = token_nats(net, *scored)  # nothing to fit on: the first window has no context
+                tally.add(firsts, log_probs(net, scored))  # nothing to fit on: the first window has no context
             else:
                 head = net.embedding.detach().float()
                 shift, bias = fit_slot(*fitted, head, net.logit_cap, self)
-                nats = slot_nats(*scored, head, net.logit_cap, shift, bias)
-            for window, row in zip(batch, nats, strict=True):
-                tally.add(window.scored, row)
+                fitted_to = [w.stop if self.loss_on == "scored" else w.scored for w in batch]
+                tally.add(firsts, slot_log_probs(scored, head, net.logit_cap, shift, bias), fitted_to)
 
 
 @torch.no_grad()
@@ -143,17 +146,8 @@ def adamw_(w: Tensor, mean: Tensor, square: Tensor, grad: Tensor, rate: float, s
 
 
 @torch.no_grad()
-def slot_nats(
-    hidden_BSD: Tensor, targets_BS: Tensor, head_VD: Tensor, cap: float, shift_BD: Tensor, bias_BV: Tensor
-) -> Tensor:
-    """Cross-entropy (B, S) in nats with the fitted shift and bias; the bias goes in before the soft cap."""
-    rows = zip(hidden_BSD, targets_BS, shift_BD, bias_BV, strict=True)  # by window, for the cache
-    return torch.stack([window_nats(hidden, targets, head_VD, cap, d, b) for hidden, targets, d, b in rows])
-
-
-def window_nats(
-    hidden_SD: Tensor, targets_S: Tensor, head_VD: Tensor, cap: float, shift_D: Tensor, bias_V: Tensor
-) -> Tensor:
-    """Cross-entropy (S,) of one window."""
-    raw = torch.addmm(bias_V, hidden_SD + shift_D, head_VD.mT)
-    return F.cross_entropy(raw.div_(cap).tanh_().mul_(cap), targets_S, reduction="none")
+def slot_log_probs(hidden_BSD: Tensor, head_VD: Tensor, cap: float, shift_BD: Tensor, bias_BV: Tensor) -> Tensor:
+    """Log-probabilities (B, S, V) with the fitted shift and bias; the bias goes in before the soft cap."""
+    rows = zip(hidden_BSD, shift_BD, bias_BV, strict=True)  # by window, for the cache
+    raw = (torch.addmm(bias, hidden + shift, head_VD.mT) for hidden, shift, bias in rows)
+    return torch.stack([logits.div_(cap).tanh_().mul_(cap).log_softmax(-1) for logits in raw])

@@ -10,10 +10,12 @@ from typing import Protocol
 from model.data.shards import open_corpus
 from model.data.vocab import byte_table, load_tokenizer
 from model.gang import Gang
-from model.job import ARTIFACT, Job
+from model.job import ARTIFACT, EXPOSURE, Job
 from model.net.gpt import GPT
 from model.quant.pack import load_artifact
+from model.report import write_json
 from model.score.bpb import Tally
+from model.score.exposure import exposure_json
 from model.score.stream import Stream
 from model.score.windows import WindowConfig
 
@@ -22,7 +24,7 @@ class Scorer(Protocol):
     """One way to score; a config that knows how to run itself."""
 
     def score_stream(self, net: GPT, stream: Stream, windows: WindowConfig, tally: Tally, gang: Gang) -> None:
-        """Write the loss of every target to ``tally``."""
+        """Predict every target of ``stream`` into ``tally``, and note there what is trained on."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,7 +44,7 @@ def score_stage(job: Job, out: Path, gang: Gang) -> dict[str, float]:
     """Score the artifact of the pack stage on the validation split.
 
     Returns:
-        ``val_bpb``, ``val_loss_nats``, ``eval_s``, ``tokens``, ``text_bytes``, ``scored_twice``.
+        ``val_bpb``, ``val_loss_nats``, ``eval_s``, ``tokens``, ``text_bytes``, ``scored_twice``, ``exposed``.
     """
     config: ScoreConfig = job.config.score
     scorer: Scorer = getattr(config, job.stage.removeprefix("score."))
@@ -52,11 +54,14 @@ def score_stage(job: Job, out: Path, gang: Gang) -> dict[str, float]:
     net = job.config.net.build()
     net.load_state_dict(load_artifact(Path(job.inputs["pack"]) / ARTIFACT))
     net = net.to(gang.device).eval()
-    tally = Tally(stream.targets)
+    tally = Tally(stream, table.count(stream.tokens[:-1], stream.tokens[1:]), gang, gang.log)
     started = time.perf_counter()
     scorer.score_stream(net, stream, config.windows, tally, gang)
-    score = tally.score(table.count(stream.tokens[:-1], stream.tokens[1:]), gang)
+    score = tally.score()
     eval_s = gang.first(time.perf_counter() - started)
+    events = [event for rank in gang.gather(tally.exposure.events) for event in rank]
+    if gang.chief:
+        write_json(out / EXPOSURE, exposure_json(events))
     label = LABELS[job.stage]
     gang.log(
         f"{label} val_loss:{score.val_loss_nats:.4f} val_bpb:{score.val_bpb:.4f} "
@@ -70,4 +75,5 @@ def score_stage(job: Job, out: Path, gang: Gang) -> dict[str, float]:
         "tokens": score.tokens,
         "text_bytes": score.text_bytes,
         "scored_twice": score.scored_twice,
+        "exposed": score.exposed,
     }

@@ -138,6 +138,9 @@ def stand_in(logs: Mapping[int, SeedLog]) -> dict[str, Any]:
     measured = {
         Stage.TRAIN: {"train_steps": 0, "train_s": 0.0},
         Stage.PACK: {"model_bytes": 0},
-    } | {stage: {"val_loss_nats": 0.0, "val_bpb": 0.0, "eval_s": 0.0, "scored_twice": 0} for stage in shared}
+    } | {
+        stage: {"val_loss_nats": 0.0, "val_bpb": 0.0, "eval_s": 0.0, "scored_twice": 0, "exposed": 0}
+        for stage in shared
+    }
     stages = {str(stage): {**blank, "metrics": metrics} for stage, metrics in measured.items()}
     return {"about": about, "compared": [], "seeds": {str(seed): stages for seed in logs}}

@@ -12,6 +12,7 @@ from model.data.batches import Batches
 from model.gang import join_gang
 from model.net.gpt import GPTConfig
 from model.score.bpb import Tally
+from model.score.stream import Stream
 from model.train import TrainConfig, fit
 
 NET = GPTConfig(vocab_size=40, layers=2, dim=16, heads=4, kv_heads=2, mlp_mult=2, rope_dims=4)
@@ -34,9 +35,10 @@ def main() -> None:
         parameter.grad = torch.full((2, 2), float(1 + 2 * gang.rank))
         frozen = torch.nn.Parameter(torch.zeros(3))
         gang.average_gradients([parameter, frozen])
-        tally = Tally(4)
-        tally.add(2 * gang.rank, torch.tensor([1.0, 2.0]) + gang.rank)
-        score = tally.score(np.array([1, 2, 3, 4]), gang)
+        tally = Tally(Stream(tokens=np.zeros(5, dtype=np.uint16)), np.array([1, 2, 3, 4]), gang)
+        tally.trained(0, 3)
+        tally.add([2 * gang.rank], -(torch.tensor([1.0, 2.0]) + gang.rank)[None, :, None])
+        score = tally.score()
         gang.barrier()
         curve, weights = train(gang.rank, gang.world, gang)
         gang.log(f"only from rank {gang.rank}")
@@ -50,6 +52,8 @@ def main() -> None:
             "frozen": frozen.grad,
             "loss": score.val_loss_nats,
             "twice": score.scored_twice,
+            "exposed": score.exposed,
+            "gathered": gang.gather({"rank": gang.rank}),
             "curve": curve,
             "weights": weights,
         }

@@ -103,6 +103,11 @@ def test_two_ranks_share_sums_and_the_chief_s_word(two_ranks: list[dict[str, Any
 def test_two_ranks_agree_on_one_score(two_ranks: list[dict[str, Any]]) -> None:
     assert [seen["loss"] for seen in two_ranks] == [(1 + 2 + 2 + 3) / 4] * 2
     assert [seen["twice"] for seen in two_ranks] == [0, 0]
+    assert [seen["exposed"] for seen in two_ranks] == [3, 3], "both had trained on targets 0 to 2"
+
+
+def test_every_rank_gathers_every_rank_s_value(two_ranks: list[dict[str, Any]]) -> None:
+    assert [seen["gathered"] for seen in two_ranks] == [[{"rank": 0}, {"rank": 1}]] * 2
 
 
 def test_two_ranks_train_the_network_that_one_trains(two_ranks: list[dict[str, Any]]) -> None:

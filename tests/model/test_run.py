@@ -57,8 +57,8 @@ def test_a_chain_leaves_a_report_with_files_and_finite_metrics_for_every_stage(c
     for stage, outputs in (
         ("train", {"checkpoint.bin", "curve.json"}),
         ("pack", {"artifact.bin"}),
-        ("score.sliding", set()),
-        ("score.slot", set()),
+        ("score.sliding", {"exposure.json"}),
+        ("score.slot", {"exposure.json"}),
     ):
         report = read_report(chain / stage)
         assert (report.stage, report.seed) == (stage, 11)

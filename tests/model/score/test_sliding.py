@@ -44,7 +44,7 @@ def test_sliding_equals_one_forward_a_token(
 ) -> None:
     net = random_net(layers=3)
     stream = some_stream(targets)
-    tally = Tally(targets)
+    tally = Tally(stream, np.ones(targets, dtype=np.int64), Gang())
     Sliding().score_stream(
         net, stream, WindowConfig(seq_len=seq_len, stride=stride, batch_seqs=batch_seqs), tally, Gang()
     )
@@ -60,7 +60,7 @@ def test_worlds_give_exactly_the_tally_of_one_rank(random_net: NetFactory, world
     windows = WindowConfig(seq_len=16, stride=3, batch_seqs=4)
 
     def tally_of(gang: Gang) -> Tally:
-        tally = Tally(stream.targets)
+        tally = Tally(stream, np.ones(stream.targets, dtype=np.int64), gang)
         Sliding().score_stream(net, stream, windows, tally, gang)
         return tally
 
@@ -69,6 +69,16 @@ def test_worlds_give_exactly_the_tally_of_one_rank(random_net: NetFactory, world
     assert torch.equal(torch.stack([rank.nats for rank in ranks]).sum(0), alone.nats)
     assert torch.equal(torch.stack([rank.times for rank in ranks]).sum(0, dtype=torch.int32), alone.times)
     assert all(0 < int(rank.times.sum()) < 101 for rank in ranks)
+
+
+@pytest.mark.parametrize("first_row", [1, 5, 11])
+@pytest.mark.parametrize("layers", [1, 2, 3])
+@torch.no_grad()
+def test_the_last_block_on_the_scored_rows_alone_gives_their_hidden_states(
+    random_net: NetFactory, layers: int, first_row: int
+) -> None:
+    net, ids = random_net(layers=layers), torch.randint(0, 40, (3, 12))
+    torch.testing.assert_close(hidden_states(net, ids, first_row), net.hidden(ids)[:, first_row:], atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize(("rows", "length"), [(1, 4), (7, 1000), (3, 3000), (70, 50)])
@@ -94,6 +104,8 @@ def test_scoring_leaves_no_gradient_and_no_changed_weight(random_net: NetFactory
     net = random_net()
     before = {name: weight.clone() for name, weight in net.state_dict().items()}
     assert not hidden_states(net, torch.zeros(1, 4, dtype=torch.long)).requires_grad
-    Sliding().score_stream(net, some_stream(30), WindowConfig(seq_len=8, stride=4), Tally(30), Gang())
+    stream = some_stream(30)
+    tally = Tally(stream, np.ones(30, dtype=np.int64), Gang())
+    Sliding().score_stream(net, stream, WindowConfig(seq_len=8, stride=4), tally, Gang())
     assert all(torch.equal(weight, before[name]) for name, weight in net.state_dict().items())
     assert all(parameter.grad is None for parameter in net.parameters())

@@ -15,7 +15,7 @@ from model.gang import Gang
 from model.net.gpt import GPT
 from model.score.bpb import Tally
 from model.score.sliding import Sliding
-from model.score.slot import Slot, fit_slot, slot_nats
+from model.score.slot import Slot, fit_slot, slot_log_probs
 from model.score.stream import Stream
 from model.score.windows import WindowConfig
 
@@ -28,10 +28,14 @@ def some_stream(targets: int, seed: int = 0) -> Stream:
     return Stream(tokens=np.random.default_rng(seed).integers(0, 40, targets + 1).astype(np.uint16))
 
 
+def nats_of(log_probs_BSV: torch.Tensor, targets_BS: torch.Tensor) -> torch.Tensor:
+    return -log_probs_BSV.gather(2, targets_BS[:, :, None]).squeeze(2)
+
+
 def tally_of(
     net: GPT, scorer: Slot | Sliding, stream: Stream, windows: WindowConfig, gang: Gang | None = None
 ) -> Tally:
-    tally = Tally(stream.targets)
+    tally = Tally(stream, np.ones(stream.targets, dtype=np.int64), gang or Gang())
     scorer.score_stream(net, stream, windows, tally, gang or Gang())
     return tally
 
@@ -97,7 +101,7 @@ def test_the_written_out_gradient_equals_autograd_with_torch_s_adamw(
     config = Slot(loss_on=side, **knobs)
     rows = slice(context, None) if side == "scored" else slice(0, context)
     shift, bias = fit_slot(hidden[:, rows], targets[:, rows], head, cap, config)
-    found = slot_nats(hidden[:, context:], targets[:, context:], head, cap, shift, bias)
+    found = nats_of(slot_log_probs(hidden[:, context:], head, cap, shift, bias), targets[:, context:])
     expected = autograd_slot(hidden, targets, rows, head, cap, config)[:, context:]
     torch.testing.assert_close(found.double(), expected, atol=5e-5, rtol=0)
 
@@ -201,7 +205,7 @@ def test_fitting_lowers_the_loss_of_the_rows_it_is_fitted_on() -> None:
     losses = []
     for steps in (0, 4, 16, 64):
         shift, bias = fit_slot(hidden, targets, head, 30.0, Slot(steps=steps, lr=0.02))
-        losses.append(float(slot_nats(hidden, targets, head, 30.0, shift, bias).mean()))
+        losses.append(float(nats_of(slot_log_probs(hidden, head, 30.0, shift, bias), targets).mean()))
     assert losses == sorted(losses, reverse=True)
     assert losses[-1] < losses[0] - 0.5
 
@@ -212,7 +216,7 @@ def test_saturated_logits_stay_finite(weight_scale: float, cap: float) -> None:
     hidden = torch.randn(2, 6, 16) * weight_scale
     targets, head = torch.randint(0, 50, (2, 6)), torch.randn(50, 16) * weight_scale
     shift, bias = fit_slot(hidden, targets, head, cap, Slot())
-    assert torch.isfinite(slot_nats(hidden, targets, head, cap, shift, bias)).all()
+    assert torch.isfinite(slot_log_probs(hidden, head, cap, shift, bias)).all()
 
 
 def test_scoring_leaves_the_weights_as_they_were(random_net: NetFactory) -> None:

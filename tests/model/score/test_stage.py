@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import math
 import re
 from collections.abc import Callable
@@ -54,7 +55,7 @@ def test_the_stage_scores_the_artifact_over_the_bytes_of_the_validation_text(
 
     tokens = np.fromfile(corpus_folder / "val_0.bin", dtype="<u2", offset=1024)
     stream = Stream(tokens=tokens)
-    tally = Tally(len(tokens) - 1)
+    tally = Tally(stream, np.ones(len(tokens) - 1, dtype=np.int64), Gang())
     scorer = SCORE.sliding if stage == "score.sliding" else SCORE.slot
     assert scorer is not None
     scorer.score_stream(net, stream, SCORE.windows, tally, Gang())
@@ -65,11 +66,20 @@ def test_the_stage_scores_the_artifact_over_the_bytes_of_the_validation_text(
 
     assert metrics["tokens"] == len(tokens) - 1
     assert metrics["text_bytes"] == text_bytes
-    assert metrics["scored_twice"] == 0
+    assert metrics["scored_twice"] == metrics["exposed"] == 0
+    n, first = len(tokens) - 1, SCORE.windows.seq_len
+    fitted = [
+        {"kind": "scored", "first": 0, "stop": first},  # the first window has no context to fit on
+        {"kind": "scored", "first": first, "stop": n, "fitted_ahead": 0},
+    ]
+    whole = [{"kind": "scored", "first": 0, "stop": n}]
+    assert json.loads((tmp_path / "exposure.json").read_text()) == (whole if stage == "score.sliding" else fitted)
+    lines = re.findall(r"^scored:(\d+)% running_bpb:([\d.]+)$", (said := capsys.readouterr().out), re.MULTILINE)
+    assert lines[-1] == ("100", f"{metrics['val_bpb']:.4f}")
     assert metrics["val_loss_nats"] == pytest.approx(float(tally.nats.mean()), rel=1e-9)
     assert metrics["val_bpb"] == pytest.approx(float(tally.nats.sum()) / math.log(2) / text_bytes, rel=1e-9)
     assert metrics["eval_s"] > 0
-    exact = re.search(rf"^{label}_exact val_loss:([\d.]+) val_bpb:([\d.]+)$", capsys.readouterr().out, re.MULTILINE)
+    exact = re.search(rf"^{label}_exact val_loss:([\d.]+) val_bpb:([\d.]+)$", said, re.MULTILINE)
     assert exact is not None
     assert [float(number) for number in exact.groups()] == pytest.approx(
         [metrics["val_loss_nats"], metrics["val_bpb"]], abs=1e-8

@@ -70,6 +70,7 @@ def numbers(stage: Stage, seed: int, shift: float) -> dict[str, float]:
             "tokens": TOKENS,
             "text_bytes": TEXT_BYTES,
             "scored_twice": 0,
+            "exposed": 0,
         },
     )
 
