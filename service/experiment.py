@@ -71,7 +71,8 @@ def lookup(contender: Contender, store: StageStore) -> GroupResult:
     for seed, plan in contender.plans.items():
         found = {planned.stage: store.find(planned.key) for planned in plan}
         reports = {stage: report for stage, report in found.items() if report is not None}
-        seeds[seed] = SeedResult(seed=seed, plan=plan, reports=reports)
+        attempts = {planned.stage: store.attempts(planned.key) for planned in plan}
+        seeds[seed] = SeedResult(seed=seed, plan=plan, reports=reports, attempts=attempts)
     return GroupResult(spec=contender.spec, overlay=contender.overlay, seeds=seeds, headline=contender.headline)
 
 

@@ -28,6 +28,9 @@ class StageStore(Protocol):
     def log(self, key: str) -> str:
         """What the ranks of a finished stage printed."""
 
+    def attempts(self, key: str) -> int:
+        """Number of the newest try of a stage, from 1; 0 when this store knows of none."""
+
     def running(self) -> Mapping[str, Path]:
         """Log file of every stage that is being computed now, by key."""
 

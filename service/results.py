@@ -30,6 +30,8 @@ class SeedResult:
     seed: int
     plan: tuple[PlannedStage, ...]
     reports: Mapping[Stage, StageReport] = field(default_factory=dict)
+    attempts: Mapping[Stage, int] = field(default_factory=dict)
+    """Number of each stage's newest try, 0 for none; for a view only, no record says it."""
     error: str = ""
     """Set exactly when the seed failed."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from service.cli import run_command
+from service.cli.app import run_command
 from sweeps.recipes import RECIPES
 from sweeps.spaces import SWEEPS
 

@@ -13,7 +13,8 @@ import time
 
 PATIENCE_S = 3.0
 """What Ray gets to end by itself."""
-
+KILLING_S = 30.0
+"""How long it goes on killing what is still there: what the kernel holds on to must not hold us."""
 
 DRIVER = os.getppid()
 """Who started us: it waits for us at a normal end, and may still have one of Ray's logs open."""
@@ -43,18 +44,26 @@ def _uses(pid: int, folder: str) -> bool:
 
 
 def clean(folder: str) -> None:
-    """End the users of ``folder``, patiently and then not, and remove it."""
-    start = time.monotonic()
-    while users_of(folder) and time.monotonic() - start < PATIENCE_S:
+    """End the users of ``folder``, patiently and then not, and remove it; somebody else's processes stay."""
+    end = time.monotonic() + PATIENCE_S
+    while users_of(folder) and time.monotonic() < end:
         time.sleep(0.1)
-    while left := users_of(folder):
-        for pid in left:
-            try:
-                os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                continue
+    end, spared = time.monotonic() + KILLING_S, set[int]()
+    while (left := set(users_of(folder)) - spared) and time.monotonic() < end:
+        spared |= {pid for pid in left if not _kill(pid)}
         time.sleep(0.05)
     shutil.rmtree(folder, ignore_errors=True)
+
+
+def _kill(pid: int) -> bool:
+    """Kill a process; False when it isn't ours to end."""
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        return False
+    return True
 
 
 if __name__ == "__main__":

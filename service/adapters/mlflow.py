@@ -1,4 +1,4 @@
-"""The view for people in MLflow: experiment = sweep, parent run = config, child run = seed and attempt.
+"""The view for people in MLflow: experiment = sweep, parent run = config, child run = seed, tagged with its tries.
 
 Two levels and no more, because its charts show only top-level runs. Written from the service, in batches, and found
 again by tag, so that syncing twice changes nothing; the store stays the truth.
@@ -90,6 +90,7 @@ class MlflowTracker:
         parent = self._run(place, known, key, group.title, params, metrics, tags, status)
         for seed, result in group.seeds.items():
             child = {"mlflow.parentRunId": parent, "caddie.level": "seed", "caddie.seed": str(seed)}
+            child |= attempt_tags(result)
             known_child = known.get(f"{key}/{result.key(group.headline)}")
             if result.error or (known_child and "caddie.error" in known_child.data.tags):
                 child["caddie.error"] = result.error[:5000]
@@ -139,6 +140,12 @@ class MlflowTracker:
             )
         known[key] = self.client.get_run(run.info.run_id)
         return str(run.info.run_id)
+
+
+def attempt_tags(result: SeedResult) -> dict[str, str]:
+    """The tries of a seed's stages as the store numbers them: the largest, and each; 0 for none."""
+    each = ", ".join(f"{stage} {number}" for stage, number in result.attempts.items())
+    return {"caddie.attempt": str(max(result.attempts.values(), default=0)), "caddie.attempts": each}
 
 
 def seed_metrics(result: SeedResult, group: GroupResult) -> dict[str, float]:

@@ -26,10 +26,10 @@ class FolderStore:
     """A store below ``home``; any number of processes may share it."""
 
     def __init__(self, home: Path) -> None:
-        self.stages, self.attempts, self.locks = home / "stages", home / "attempts", home / "locks"
+        self.stages, self.tries, self.locks = home / "stages", home / "attempts", home / "locks"
         self.damaged = home / "damaged"
         with _refusals(home):
-            for folder in (self.stages, self.attempts, self.locks):
+            for folder in (self.stages, self.tries, self.locks):
                 folder.mkdir(parents=True, exist_ok=True)
             probe = self.locks / f".probe.{os.getpid()}"
             probe.write_bytes(b"")
@@ -60,12 +60,18 @@ class FolderStore:
 
     def begin(self, key: str) -> Path:
         """A fresh folder for one try of a stage, numbered from 1."""
-        with _refusals(self.attempts):
-            (self.attempts / key).mkdir(exist_ok=True)
-            number = 1 + max((int(p.name) for p in (self.attempts / key).iterdir() if p.name.isdigit()), default=0)
-            folder = self.attempts / key / str(number)
+        with _refusals(self.tries):
+            (self.tries / key).mkdir(exist_ok=True)
+            folder = self._try(key, self.attempts(key) + 1)
             folder.mkdir()
         return folder
+
+    def attempts(self, key: str) -> int:
+        """Number of the newest try; 0 when there is none here, as for an entry that was copied from another store."""
+        try:
+            return max((int(p.name) for p in (self.tries / key).iterdir() if p.name.isdecimal()), default=0)
+        except OSError:
+            return 0
 
     def publish(self, key: str, attempt: Path) -> StageReport:
         """Make the outputs in ``attempt/out`` the result of ``key``.
@@ -87,10 +93,10 @@ class FolderStore:
     def running(self) -> dict[str, Path]:
         """Log of the newest try of every stage that somebody computes now."""
         logs: dict[str, Path] = {}
-        for folder in self.attempts.iterdir():
-            if not (self.stages / folder.name).exists() and self._is_locked(folder.name):
-                newest = max((int(p.name) for p in folder.iterdir() if p.name.isdigit()), default=0)
-                logs[folder.name] = folder / str(newest) / LOG
+        for folder in self.tries.iterdir():
+            key = folder.name
+            if not (self.stages / key).exists() and self._is_locked(key):
+                logs[key] = self._try(key, self.attempts(key)) / LOG
         return logs
 
     @contextlib.contextmanager
@@ -100,6 +106,9 @@ class FolderStore:
             with _refusals(self.locks):
                 ours = stack.enter_context(file_lock(self.locks / key, wait=False))
             yield ours
+
+    def _try(self, key: str, number: int) -> Path:
+        return self.tries / key / str(number)
 
     def _is_locked(self, key: str) -> bool:
         with self.lock(key) as free:

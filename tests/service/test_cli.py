@@ -17,7 +17,9 @@ import pytest
 from model.data.shards import Corpus
 from model.stages import Stage
 from service.adapters.store_fs import FolderStore
-from service.cli import Commands, run_command
+from service.cli.app import run_command
+from service.cli.context import Commands
+from service.cli.show import show_groups
 from service.corpus.documents import find_documents
 from service.corpus.prepare import prepare
 from service.experiment import Experiment, contend, lookup
@@ -367,7 +369,7 @@ def test_a_failed_seed_is_shown_with_its_error_word_for_word(
     group = lookup(contender, finished)
     group = replace(group, seeds={**group.seeds, 8: replace(group.seeds[8], error=error)})
     experiment = Experiment(name="x", seeds=SEEDS, contenders=(contender,))
-    Commands(SMALL, {}).show_groups(experiment, [group])
+    show_groups(Commands(SMALL, {}).out, experiment, [group])
     out = capsys.readouterr().out
     assert f"failed base, seed 8: {error}" in out
     assert "1/2" in out

@@ -217,6 +217,24 @@ def test_a_lookup_tells_what_is_there_and_starts_nothing(
     assert [group.seeds[seed].status for seed in SEEDS] == [SeedStatus.DONE, SeedStatus.RUNNING, SeedStatus.RUNNING]
 
 
+def test_a_lookup_counts_the_tries_of_each_stage(
+    experiment: MakeExperiment, store: FolderStore, finish: Callable[..., Any]
+) -> None:
+    base: Contender = experiment().base
+    began = {42: (1, 3, 2), 1337: (2, 0, 0), 2024: (0, 0, 0)}
+    for seed, counts in began.items():
+        for planned, count in zip(base.plans[seed], counts, strict=True):
+            for _ in range(count - 1):
+                store.begin(planned.key)
+            if count:
+                finish(store, planned)
+    group = lookup(base, store)
+    stages = (Stage.TRAIN, Stage.PACK, Stage.SLIDING)
+    assert {seed: result.attempts for seed, result in group.seeds.items()} == {
+        seed: dict(zip(stages, counts, strict=True)) for seed, counts in began.items()
+    }
+
+
 def test_an_experiment_lists_each_distinct_stage_once(experiment: MakeExperiment) -> None:
     stages = experiment().stages
     assert Counter(stages.values()) == Counter(

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -61,3 +63,57 @@ def test_without_users_the_folder_goes_at_once(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-SE", guard.__file__, str(folder)], stdin=subprocess.DEVNULL, check=True)
     assert not folder.exists()
     assert time.monotonic() - started < PATIENCE_S
+
+
+def start_user(folder: Path, until: Until) -> subprocess.Popen[bytes]:
+    """A process that names the folder."""
+    user = subprocess.Popen([sys.executable, "-SEc", "import signal; signal.pause()", str(folder)])
+    until(lambda: user.pid in guard.users_of(str(folder)), 10, "it is known by its command line")
+    return user
+
+
+@pytest.mark.usefixtures("alive")
+def test_a_process_we_may_not_end_is_left_alone_and_the_rest_is_cleaned(
+    tmp_path: Path, until: Until, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "ray"
+    folder.mkdir()
+    foreign, ours = start_user(folder, until), start_user(folder, until)
+    kill, refused = os.kill, []
+
+    def kill_as_another_user(pid: int, sign: signal.Signals) -> None:
+        if pid == foreign.pid:
+            refused.append(pid)
+            raise PermissionError(1, "Operation not permitted")
+        kill(pid, sign)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "kill", kill_as_another_user)
+        patch.setattr(guard, "PATIENCE_S", 0.0)
+        guard.clean(str(folder))
+    assert refused == [foreign.pid], "asked once"
+    assert ours.wait() == -signal.SIGKILL
+    assert foreign.poll() is None, "it still runs"
+    assert not folder.exists()
+    foreign.kill()
+    foreign.wait()
+
+
+@pytest.mark.usefixtures("alive")
+def test_a_process_that_survives_being_killed_does_not_hold_the_guard(
+    tmp_path: Path, until: Until, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "ray"
+    folder.mkdir()
+    stuck = start_user(folder, until)
+    tried: list[int] = []
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "kill", lambda pid, _: tried.append(pid))
+        patch.setattr(guard, "PATIENCE_S", 0.0)
+        patch.setattr(guard, "KILLING_S", 0.5)
+        guard.clean(str(folder))
+    assert len(tried) > 1
+    assert set(tried) == {stuck.pid}
+    assert not folder.exists()
+    stuck.kill()
+    stuck.wait()

@@ -158,6 +158,43 @@ def test_every_setting_is_a_parameter_of_the_config_and_of_each_seed(
         assert written(children["lr=0.5", str(seed)]) == settings | {"seed": str(seed)}
 
 
+def tries_of(client: MlflowClient, experiment: str) -> dict[str, tuple[str, str]]:
+    """What each seed's run says of its tries."""
+    _, children = runs_of(client, experiment)
+    tags = {seed: child.data.tags for (_, seed), child in children.items()}
+    return {seed: (one["caddie.attempt"], one["caddie.attempts"]) for seed, one in tags.items()}
+
+
+def test_a_seed_s_run_says_how_often_each_stage_was_tried(
+    tracker: MlflowTracker, client: MlflowClient, name: str, group: MakeGroup, store: FolderStore
+) -> None:
+    plans = {seed: result.plan for seed, result in group({}, Stage.SLIDING, {}).seeds.items()}
+    for seed, place, failures in ((42, 1, 1), (1337, 0, 9), (1337, 2, 1)):
+        for _ in range(failures):
+            store.begin(plans[seed][place].key)
+    tracker.sync(name, [group({}, Stage.SLIDING, {42: 2.25, 1337: 2.5})])
+    assert tries_of(client, name) == {
+        "42": ("2", "train 1, pack 2, score.sliding 1"),
+        "1337": ("10", "train 10, pack 1, score.sliding 2"),
+        "2024": ("0", "train 0, pack 0, score.sliding 0"),
+    }
+    parents, _ = runs_of(client, name)
+    assert not [tag for tag in parents["base"].data.tags if tag.startswith("caddie.attempt")]
+
+
+def test_a_seed_that_is_tried_again_is_the_same_run_with_a_higher_number(
+    tracker: MlflowTracker, client: MlflowClient, name: str, group: MakeGroup, store: FolderStore
+) -> None:
+    waiting = group({}, Stage.SLIDING, {42: 2.25, 1337: 2.5})
+    store.begin(waiting.seeds[2024].plan[0].key)
+    tracker.sync(name, [failed(group({}, Stage.SLIDING, {}), 2024, "the node is gone")])
+    before = everything(client, name).keys()
+    assert tries_of(client, name)["2024"] == ("1", "train 1, pack 0, score.sliding 0")
+    tracker.sync(name, [group({}, Stage.SLIDING, BASE)])
+    assert everything(client, name).keys() == before
+    assert tries_of(client, name)["2024"] == ("2", "train 2, pack 1, score.sliding 1")
+
+
 def everything(client: MlflowClient, experiment: str) -> dict[str, Any]:
     """All that a run of the experiment holds, with the whole history of its metrics."""
     found = client.get_experiment_by_name(experiment)

@@ -4,6 +4,7 @@ import errno
 import json
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -222,6 +223,27 @@ def test_every_try_has_a_number_and_is_kept(tmp_path: Path) -> None:
     store.publish(KEY, attempt)
     assert (attempt / "log.txt").read_text(encoding="utf-8") == "step:1/1\n"
     assert sorted(int(path.name) for path in (tmp_path / "attempts" / KEY).iterdir()) == list(range(1, 13))
+
+
+def test_the_number_of_the_newest_try_is_told_also_beyond_nine_and_by_another_store(tmp_path: Path) -> None:
+    store = FolderStore(tmp_path)
+    assert store.attempts(KEY) == 0
+    for number in range(1, 12):
+        assert store.begin(KEY).name == str(number)
+        assert store.attempts(KEY) == FolderStore(tmp_path).attempts(KEY) == number
+    (tmp_path / "attempts" / KEY / "notes").mkdir()
+    (tmp_path / "attempts" / "a-file").write_bytes(b"")
+    assert [store.attempts(key) for key in (KEY, "a-file", "pack-1")] == [11, 0, 0]
+    assert not (tmp_path / "attempts" / "pack-1").exists(), "asking begins nothing"
+
+
+def test_a_result_that_was_copied_from_another_store_counts_no_try(tmp_path: Path) -> None:
+    store, other = FolderStore(tmp_path / "here"), FolderStore(tmp_path / "there")
+    report = store.publish(KEY, attempt_of(store))
+    shutil.copytree(store.folder(KEY), other.folder(KEY))
+    assert other.find(KEY) == report
+    assert (store.attempts(KEY), other.attempts(KEY)) == (1, 0)
+    assert other.begin(KEY).name == "1"
 
 
 def test_what_runs_is_what_is_locked_tried_and_not_finished(tmp_path: Path) -> None:

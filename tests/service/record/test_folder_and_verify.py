@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import filecmp
+import itertools
 import json
 import os
 import random
@@ -21,7 +22,9 @@ import pytest
 
 from model.job import CURVE
 from model.stages import Stage
+from service.adapters.store_fs import FolderStore
 from service.errors import RecordError
+from service.experiment import contend, lookup
 from service.record import folder as folder_module
 from service.record.compare import NUMBER
 from service.record.folder import Record, assemble
@@ -157,6 +160,27 @@ def test_the_same_record_gives_the_same_bytes(assembled: Path, record: Record, t
     again = assemble(record, tmp_path / "again")
     match, differ, failed = filecmp.cmpfiles(assembled, again, [*FILES, *LOGS], shallow=False)
     assert (sorted(match), differ, failed) == (sorted([*FILES, *LOGS]), [], [])
+
+
+def test_reports_and_record_are_the_same_bytes_whatever_the_number_of_tries(lab: Any, tmp_path: Path) -> None:
+    plans = [result.plan for result in lab.group().seeds.values()]
+    stubborn = replace(lab, store=FolderStore(tmp_path / "stubborn"))
+    for count, planned in enumerate(itertools.chain(*plans)):
+        for _ in range(count % 4):
+            stubborn.store.begin(planned.key)
+    folders, tries = [], []
+    for one in (lab, stubborn):
+        group = one.group()
+        known = lookup(contend(group.spec, {}, SEEDS, lab.corpus, group.headline, group.spec.scores), one.store)
+        tries.append([result.attempts for result in known.seeds.values()])
+        folders.append(assemble(one.record(known, known), tmp_path / f"record-{len(folders)}"))
+    assert tries[0] != tries[1]
+    assert max(number for seed in tries[1] for number in seed.values()) == 4
+    match, differ, failed = filecmp.cmpfiles(*folders, [*FILES, *LOGS], shallow=False)
+    assert (sorted(match), differ, failed) == (sorted([*FILES, *LOGS]), [], [])
+    for planned in itertools.chain(*plans):
+        first, second = (one.store.folder(planned.key) / "report.json" for one in (lab, stubborn))
+        assert first.read_bytes() == second.read_bytes()
 
 
 def test_importing_the_package_takes_neither_torch_nor_matplotlib() -> None:

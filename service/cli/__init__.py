@@ -1,0 +1,1 @@
+"""The command line: ``app`` joins the command modules, ``context`` does what they ask for, ``show`` prints it."""
