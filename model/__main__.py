@@ -8,13 +8,15 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from model.codec import decode
 from model.gang import join_gang
 from model.job import Job
-from model.run import StageFunction, run_chain, run_stage
+from model.run import GroupFunction, StageFunction, run_chain, run_stage, run_together
 from model.stages import STAGES, Stage
 
 
@@ -31,9 +33,20 @@ def main() -> None:
         if args.stage == "run":
             run_chain(job, args.out, gang, args.code_bytes)
             return
-        module, _, name = STAGES[Stage(args.stage)].entry.partition(":")
-        function = cast(StageFunction, getattr(importlib.import_module(module), name))
-        run_stage(function, job, args.out, gang)
+        stage = STAGES[Stage(args.stage)]
+        if not job.alongside:
+            run_stage(cast(StageFunction, load(stage.entry)), job, args.out, gang)
+            return
+        jobs = [job, *(replace(job, config=config) for config in job.alongside.values())]
+        outs = [args.out, *(Path(folder) for folder in job.alongside)]
+        run_together(cast(GroupFunction, load(stage.together)), jobs, outs, gang)
+
+
+def load(entry: str) -> Callable[..., Any]:
+    """The function that ``module:name`` names."""
+    module, _, name = entry.partition(":")
+    function: Callable[..., Any] = getattr(importlib.import_module(module), name)
+    return function
 
 
 if __name__ == "__main__":

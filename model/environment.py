@@ -45,6 +45,18 @@ FIELD_NAMES = {
     "COMPRESSOR": "pack.codec",
     "EVAL_SEQ_LEN": "score.windows.seq_len",
     "EVAL_STRIDE": "score.windows.stride",
+    "PREQUANT_TTT_LR": "adapt.prequant.lr",
+    "PREQUANT_TTT_EPOCHS": "adapt.prequant.epochs",
+    "PREQUANT_TTT_FREEZE_BLOCKS": "adapt.prequant.freeze_blocks",
+    "PREQUANT_TTT_GRAD_CLIP": "adapt.prequant.grad_clip",
+    # Score-first TTT, as in #1176 and #1493; #1423 has the same names for what is PREQUANT_TTT_* here. *_BATCH_SEQS are
+    # left out: in the field they are of one rank, here of all together.
+    "TTT_LR": "score.ttt.lr",
+    "TTT_EPOCHS": "score.ttt.epochs",
+    "TTT_CHUNK_TOKENS": "score.ttt.chunk_tokens",
+    "TTT_FREEZE_BLOCKS": "score.ttt.freeze_blocks",
+    "TTT_GRAD_CLIP": "score.ttt.grad_clip",
+    "TTT_MOMENTUM": "score.ttt.rule.momentum",
     "SLOT_BATCH_SEQS": "score.windows.batch_seqs",
     "SLOT_STEPS": "score.slot.steps",
     "SLOT_LR": "score.slot.lr",

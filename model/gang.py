@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,6 +22,8 @@ class Gang:
     rank: int = 0
     world: int = 1
     device: torch.device = torch.device("cpu")
+    transcript: Path | None = None
+    """Takes the log instead of standard output, where one gang works for several stages."""
 
     @property
     def chief(self) -> bool:
@@ -29,8 +32,13 @@ class Gang:
 
     def log(self, line: str) -> None:
         """Print ``line`` once per gang, at once."""
-        if self.chief:
+        if not self.chief:
+            return
+        if self.transcript is None:
             print(line, flush=True)
+        else:
+            with open(self.transcript, "a", encoding="utf-8") as file:
+                file.write(line + "\n")
 
     def sum_(self, tensor: Tensor) -> Tensor:
         """Sum ``tensor`` over ranks, in place."""

@@ -7,14 +7,17 @@ from dataclasses import dataclass, field
 from typing import Any
 
 CHECKPOINT = "checkpoint.bin"
-"""The train stage's averaged weights, float32."""
+"""The train stage's averaged weights, float32; from ``adapt.prequant`` the same, adapted."""
 CURVE = "curve.json"
 """The train stage's global loss of each step, in nats."""
 ARTIFACT = "artifact.bin"
 """The pack stage's file: the bytes that count, beside the code's."""
 
+LOG = "log.txt"
+"""What the ranks of one try printed, beside the folder of its outputs."""
 EXPOSURE = "exposure.json"
-"""A scoring stage's notes: which targets it scored and which it learned from, in order."""
+"""Notes about the validation split, in order: which targets were scored and which were learned from. A scoring stage
+leaves its own; ``adapt.prequant`` and, after it, pack leave what the weights they hand on were trained on."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,5 +37,7 @@ class Job:
     """Stage name -> folder with its outputs."""
     device: str = "cpu"
     """``cpu`` or ``cuda``."""
+    alongside: Mapping[str, Any] = field(default_factory=dict)
+    """Folder for outputs -> run config of further stages, alike enough to share this one's work."""
     threads: int = 1
     """CPU threads of a rank. Part of a stage's key: it changes the order of sums."""

@@ -57,7 +57,8 @@ def _replace_all(config: Any, changes: Mapping[tuple[str, ...], Any], depth: int
             below.setdefault(name, {})[names] = value
             continue
         old, hint = getattr(config, name), typing.get_type_hints(type(config))[name]
-        if dataclasses.is_dataclass(old) and not (value is None and type(None) in typing.get_args(hint)):
+        group = dataclasses.is_dataclass(old) and not dataclasses.is_dataclass(value)
+        if group and not (value is None and type(None) in typing.get_args(hint)):
             raise ValueError(f"{path} is a group of fields, set one of them: {_children(path, old)}")
         values[name] = _coerce(path, hint, value)
     for name, inner in below.items():
@@ -100,6 +101,8 @@ def _coerce(path: str, hint: Any, value: Any) -> Any:
         return str(value)
     if not isinstance(hint, type):
         raise ValueError(f"{path} can't be set from outside, it is a {hint}")
+    if dataclasses.is_dataclass(value) and isinstance(value, hint):
+        return value  # a whole group at once, as a recipe or a sweep may write it
     if type(value) is not hint:
         raise ValueError(f"{path} must be of type {hint.__name__}, got {value!r}")
     return value

@@ -1,4 +1,4 @@
-"""The whole chain of a seed in one gang, as a record's ``train_gpt.py`` must: train, pack, score.
+"""The whole chain of a seed in one gang, as a record's ``train_gpt.py`` must: train, adapt, pack, score.
 
 The staged form (``python -m model STAGE``) calls the same functions, one process a stage, and gives the same numbers.
 """
@@ -10,12 +10,13 @@ import platform
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
+from model.adapt.stage import AdaptConfig, prequant_stage
 from model.environment import with_environment
 from model.gang import Gang, join_gang
 from model.job import ARTIFACT, Job
@@ -26,6 +27,7 @@ from model.score.stage import ScoreConfig, score_stage
 from model.train import GPTBuilder, TrainConfig, train_stage
 
 StageFunction = Callable[[Job, Path, Gang], dict[str, float]]
+GroupFunction = Callable[[Sequence[Job], Sequence[Path], Gang], list[dict[str, float]]]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,36 +36,50 @@ class RunConfig:
 
     net: GPTBuilder
     train: TrainConfig = TrainConfig()
+    adapt: AdaptConfig = AdaptConfig()
     pack: PackConfig = PackConfig()
     score: ScoreConfig = ScoreConfig()
 
 
 def run_stage(function: StageFunction, job: Job, out: Path, gang: Gang) -> dict[str, float]:
     """One stage with its report; a rank that fails leaves ``failure.<rank>.json`` with its traceback and raises."""
+    return run_together(lambda jobs, outs, gang: [function(jobs[0], outs[0], gang)], [job], [out], gang)[0]
+
+
+def run_together(
+    function: GroupFunction, jobs: Sequence[Job], outs: Sequence[Path], gang: Gang
+) -> list[dict[str, float]]:
+    """Several stages in one go, each with its report; a failure is the first one's."""
     started = time.perf_counter()
     try:
-        if gang.chief:
+        for out in outs if gang.chief else ():
             out.mkdir(parents=True, exist_ok=True)
         gang.barrier()
-        metrics = function(job, out, gang)
+        metrics = function(jobs, outs, gang)
         gang.barrier()
     except BaseException as error:
         failure = {"rank": gang.rank, "error": f"{type(error).__name__}: {error}", "traceback": traceback.format_exc()}
-        out.mkdir(parents=True, exist_ok=True)
-        write_json(out / FAILURE.replace("json", f"{gang.rank}.json"), failure)
+        outs[0].mkdir(parents=True, exist_ok=True)
+        write_json(outs[0] / FAILURE.replace("json", f"{gang.rank}.json"), failure)
         raise
     if gang.chief:
-        names = sorted(p.name for p in out.iterdir() if p.is_file() and p.name != REPORT and p.name[0] != ".")
-        report = StageReport(
-            stage=job.stage,
-            seed=job.seed,
-            elapsed_s=time.perf_counter() - started,
-            metrics=metrics,
-            outputs={name: file_ref(out, name) for name in names},
-            facts=facts_of(gang, job),
-        )
-        write_report(out, report)
+        elapsed_s = time.perf_counter() - started
+        for job, out, measured in zip(jobs, outs, metrics, strict=True):
+            write_report(out, report_of(job, out, gang, elapsed_s, measured))
     return metrics
+
+
+def report_of(job: Job, out: Path, gang: Gang, elapsed_s: float, metrics: dict[str, float]) -> StageReport:
+    """What a stage that has ended leaves behind, with every file in ``out``."""
+    names = sorted(p.name for p in out.iterdir() if p.is_file() and p.name != REPORT and p.name[0] != ".")
+    return StageReport(
+        stage=job.stage,
+        seed=job.seed,
+        elapsed_s=elapsed_s,
+        metrics=metrics,
+        outputs={name: file_ref(out, name) for name in names},
+        facts=facts_of(gang, job),
+    )
 
 
 def facts_of(gang: Gang, job: Job) -> dict[str, str | int]:
@@ -81,10 +97,14 @@ def facts_of(gang: Gang, job: Job) -> dict[str, str | int]:
 
 
 def run_chain(job: Job, out: Path, gang: Gang, code_bytes: int) -> None:
-    """Train, pack and score one seed below ``out``, each stage in a folder of its own."""
-    stages: list[tuple[str, StageFunction]] = [("train", train_stage), ("pack", pack_stage)]
-    score = job.config.score
-    stages += [(f"score.{name}", score_stage) for name in ("sliding", "slot") if getattr(score, name) is not None]
+    """Train, adapt, pack and score one seed below ``out``, each stage in a folder of its own."""
+    adapt, score = job.config.adapt, job.config.score
+    stages: list[tuple[str, StageFunction]] = [("train", train_stage)]
+    if adapt.prequant is not None:
+        stages.append(("adapt.prequant", prequant_stage))
+    stages.append(("pack", pack_stage))
+    scorers = ("sliding", "ttt", "slot")
+    stages += [(f"score.{name}", score_stage) for name in scorers if getattr(score, name) is not None]
     for name, function in stages:
         staged = replace(job, stage=name, inputs={done: str(out / done) for done, _ in stages})
         run_stage(function, staged, out / name, gang)

@@ -13,12 +13,16 @@ from types import MappingProxyType
 
 
 class Stage(StrEnum):
-    """In the order a seed takes them: TRAIN -> PACK -> any of the scores, each alone and from the packed artifact."""
+    """In the order a seed takes them: TRAIN -> PREQUANT, if it is on -> PACK -> any of the scores, each alone and from
+    the packed artifact. AUDIT is of no seed."""
 
     TRAIN = "train"
+    PREQUANT = "adapt.prequant"
     PACK = "pack"
     SLIDING = "score.sliding"
+    TTT = "score.ttt"
     SLOT = "score.slot"
+    AUDIT = "audit"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -29,23 +33,48 @@ class StageDef:
     """``module:function`` taking (job, out, gang) and returning metrics; its import closure is part of the key."""
     reads: tuple[str, ...]
     """Paths into the run config; nothing else of the config is part of the key."""
-    after: Stage | None = None
-    """The stage whose outputs this one reads."""
+    together: str = ""
+    """``module:function`` that runs several of this stage in one gang, each with the result it has alone; they differ
+    in the last of ``reads`` only, and there not in ``alike``."""
+    alike: tuple[str, ...] = ()
+    after: tuple[Stage, ...] = ()
+    """The stage whose outputs this one reads: the first of these that the seed takes."""
     seeded: bool = False
     """Whether it draws random numbers itself. Later stages depend on the seed through what they read."""
     corpus: bool = True
     """Whether tokens or the byte table are read."""
+    of_a_seed: bool = True
+    """Whether a seed takes it; an audit is of a config."""
 
 
 STAGES: Mapping[Stage, StageDef] = MappingProxyType(
     {
         Stage.TRAIN: StageDef(entry="model.train:train_stage", reads=("net", "train"), seeded=True),
-        Stage.PACK: StageDef(entry="model.quant.pack:pack_stage", reads=("pack",), after=Stage.TRAIN, corpus=False),
+        Stage.PREQUANT: StageDef(
+            entry="model.adapt.stage:prequant_stage",
+            reads=("net", "train.seq_len", "adapt.prequant"),
+            after=(Stage.TRAIN,),
+        ),
+        Stage.PACK: StageDef(
+            entry="model.quant.pack:pack_stage",
+            reads=("pack",),
+            after=(Stage.PREQUANT, Stage.TRAIN),
+            corpus=False,
+        ),
         Stage.SLIDING: StageDef(
-            entry="model.score.stage:score_stage", reads=("net", "score.windows", "score.sliding"), after=Stage.PACK
+            entry="model.score.stage:score_stage", reads=("net", "score.windows", "score.sliding"), after=(Stage.PACK,)
+        ),
+        Stage.TTT: StageDef(
+            entry="model.score.stage:score_stage", reads=("net", "score.windows", "score.ttt"), after=(Stage.PACK,)
         ),
         Stage.SLOT: StageDef(
-            entry="model.score.stage:score_stage", reads=("net", "score.windows", "score.slot"), after=Stage.PACK
+            entry="model.score.stage:score_stage",
+            reads=("net", "score.windows", "score.slot"),
+            together="model.score.together:score_slots",
+            alike=("score.slot.loss_on", "score.slot.context_tokens", "score.slot.after"),
+            after=(Stage.PACK,),
         ),
+        # Reads the scorer that is audited, too, and ``adapt.prequant`` if it is on.
+        Stage.AUDIT: StageDef(entry="model.audit.stage:audit_stage", reads=("net", "score.windows"), of_a_seed=False),
     }
 )

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from model.stages import Stage
+from service.audit import plan_audit
 from service.experiment import contend, lookup
 from service.record.folder import assemble, gather
 from service.record.verify import Verdict, verify
@@ -33,22 +34,31 @@ def record_group(
     *,
     out: Path | None = None,
     non_record: bool = False,
+    tell: Callable[[str], None] = lambda _: None,
 ) -> Recorded:
-    """Assemble the record of ``chosen``, best of ``compared``, and verify it from its own files.
+    """Assemble the record of ``chosen``, best of ``compared``, and verify it from its own files. Its headline's scorer
+    is audited first, on this machine, unless the store has that audit; ``tell`` says so.
 
     Raises:
         RecordError: a stage is missing, or a rule is broken and ``non_record`` doesn't admit it.
     """
     settings, store, source = wiring.settings, wiring.store(), provenance()
-    # A record ships what its headline needs: SLOT that didn't win is no part of its code or its evaluation time.
-    spec = chosen.spec if chosen.headline is Stage.SLOT else chosen.spec.at({"score.slot": None})
+    # A record ships what its headline needs: TTT or SLOT that didn't win is no part of its code or evaluation time.
+    spec = chosen.spec.at(
+        {str(stage): None for stage in chosen.spec.scores if stage not in (Stage.SLIDING, chosen.headline)}
+    )
     corpus = wiring.corpus(spec, lambda _: None)
     group = lookup(contend(spec, chosen.overlay, tuple(chosen.seeds), corpus, chosen.headline, spec.scores), store)
+    audit = plan_audit(spec, corpus, chosen.headline)
+    if store.find(audit.key) is None:
+        tell(f"audit of {chosen.headline}, which the record is to show")
+        wiring.run_here(audit)
     today = datetime.date.today().isoformat()
     name = spec.name if not chosen.overlay else f"{spec.name}, {slug(chosen.overlay)}"
     record = gather(
         group,
         compared,
+        audit,
         store,
         name=name,
         author=settings.author,

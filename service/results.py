@@ -85,8 +85,9 @@ class GroupResult:
 
     @property
     def leaks(self) -> bool:
-        """Whether the headline was fitted on the tokens it scores, so that it measures memorisation."""
-        return self.headline is Stage.SLOT and self.spec.config.score.slot.loss_on == "scored"
+        """Whether a seed's headline had learned from tokens before it scored them, so that it measures memorisation."""
+        reports = [result.reports[self.headline] for result in self.seeds.values() if self.headline in result.reports]
+        return any(report.metrics.get("exposed", 0) > 0 for report in reports)
 
     def sample(self, stage: Stage, metric: str = "val_bpb") -> Sample:
         """``metric`` of every finished seed."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any, Literal
 
 from model.codec import described, digest
@@ -100,7 +100,7 @@ class RunSpec:
     @property
     def scores(self) -> tuple[Stage, ...]:
         """The scoring stages that the config turns on."""
-        on = (Stage.SLIDING, Stage.SLOT)
+        on = (Stage.SLIDING, Stage.TTT, Stage.SLOT)
         return tuple(stage for stage in on if field_at(self.config, str(stage)) is not None)
 
 
@@ -110,8 +110,10 @@ class SweepSpec:
 
     name: str
     recipe: str
-    space: Mapping[str, tuple[Any, ...]]
+    space: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     """Dotted path -> values; the trials are their product."""
+    also: tuple[tuple[Stage, Mapping[str, Any]], ...] = ()
+    """Further trials: an overlay, and the scoring stage that judges it."""
     objective: Stage = Stage.SLOT
     """The scoring stage whose ``val_bpb``, averaged over the seeds, is made small."""
     seeds: tuple[int, ...] = (42, 1337, 2024)
@@ -133,9 +135,14 @@ class SweepSpec:
             space[path] = values
         return replace(self, space=space)
 
-    def trials(self) -> list[dict[str, Any]]:
-        """Every overlay, in the order of the product."""
-        return [dict(zip(self.space, values, strict=True)) for values in itertools.product(*self.space.values())]
+    def trials(self) -> list[tuple[Stage, dict[str, Any]]]:
+        """Every trial as the stage that judges it and its overlay: the product in order, then the further ones."""
+        return [(self.objective, changes) for changes in self.grid()] + [(stage, {**part}) for stage, part in self.also]
+
+    def grid(self) -> list[dict[str, Any]]:
+        """The overlays of the product, in order; none without axes."""
+        product = itertools.product(*self.space.values()) if self.space else ()
+        return [dict(zip(self.space, values, strict=True)) for values in product]
 
     def check(self, base: RunSpec) -> None:
         """Refuse a space that doesn't fit ``base`` before anything runs.
@@ -146,10 +153,12 @@ class SweepSpec:
         for path, values in self.space.items():
             if not values:
                 raise SpecError(f"sweep {self.name}: {path} has no values")
-        for stage in (Stage.SLIDING, self.objective):
+        if not self.trials():
+            raise SpecError(f"sweep {self.name} has no trials: give it an axis with --space PATH=V1,V2,...")
+        for stage in (Stage.SLIDING, *(stage for stage, _ in self.trials())):
             if stage not in base.scores:
                 raise SpecError(f"sweep {self.name}: {stage} is off in recipe {self.recipe}")
-        for changes in self.trials():
+        for _, changes in self.trials():
             base.at(changes)
 
 
@@ -190,4 +199,12 @@ def parse_seeds(text: str) -> tuple[int, ...]:
 
 def slug(changes: Mapping[str, Any]) -> str:
     """A short name of an overlay: ``lr=0.008 steps=8``; ``base`` when it is empty."""
-    return " ".join(f"{path.rsplit('.', 1)[-1]}={value}" for path, value in changes.items()) or "base"
+    return " ".join(f"{path.rsplit('.', 1)[-1]}={_brief(value)}" for path, value in changes.items()) or "base"
+
+
+def _brief(value: Any) -> str:
+    """A value in a title; of a group of fields those that aren't at their default."""
+    if not is_dataclass(value) or isinstance(value, type):
+        return str(value)
+    own = [(one.name, getattr(value, one.name)) for one in fields(value) if getattr(value, one.name) != one.default]
+    return f"{type(value).__name__}({', '.join(f'{name}={_brief(part)}' for name, part in own)})"

@@ -37,24 +37,29 @@ class PlannedStage:
     """Where the source of this stage begins; a node whose source differs refuses to run it."""
     deadline_s: float
     """When the gang is ended: the cap of its clock and the slack."""
+    together: str = ""
+    """Stages that share this may run in one gang, at once; empty: only alone."""
 
 
 def plan_seed(
     spec: RunSpec, seed: int, corpus: Corpus, scores: tuple[Stage, ...] | None = None
 ) -> tuple[PlannedStage, ...]:
-    """The stages of one seed in running order: train, pack and ``scores`` (by default all that the config turns on).
+    """The stages of one seed in running order: train, ``adapt.prequant`` where the config turns it on, pack, and
+    ``scores`` (by default all that the config turns on).
 
     The key of a stage digests: its name, the slices of the config it reads, the keys it builds on, the seed where it
     draws numbers, the corpus where it reads one, the gang's shape (and hardware class where a clock ends the work),
     and the source it can reach. Names and notes never count.
     """
-    stages = (Stage.TRAIN, Stage.PACK, *(spec.scores if scores is None else scores))
+    adapted = () if spec.config.adapt.prequant is None else (Stage.PREQUANT,)
+    stages = (Stage.TRAIN, *adapted, Stage.PACK, *(spec.scores if scores is None else scores))
     encoded = encode(spec.config)
     planned: dict[Stage, PlannedStage] = {}
     for stage in stages:
         definition = STAGES[stage]
         slices = {path: field_at(spec.config, path) for path in definition.reads}
-        inputs = {str(definition.after): planned[definition.after].key} if definition.after else {}
+        before = next((other for other in definition.after if other in planned), None)
+        inputs = {str(before): planned[before].key} if before else {}
         parts = {path: digest(value) for path, value in slices.items()}
         parts |= {f"input {name}": key for name, key in inputs.items()}
         parts["gang"] = f"{spec.gang.ranks}x{spec.gang.threads} {spec.gang.device}"
@@ -69,11 +74,12 @@ def plan_seed(
         planned[stage] = PlannedStage(
             stage=stage,
             seed=seed,
-            key=_key(stage, parts),
+            key=stage_key(stage, parts),
             parts=parts,
             inputs=inputs,
             config=encoded,
             gang=spec.gang,
+            together=_together(stage, spec, parts),
             corpus=str(corpus.folder),
             corpus_digest=corpus.digest,
             modules=modules,
@@ -90,6 +96,17 @@ def _deadline_s(stage: Stage, spec: RunSpec) -> float:
     return cap_s + spec.budget.slack_s
 
 
-def _key(stage: Stage, parts: Mapping[str, str]) -> str:
+def _together(stage: Stage, spec: RunSpec, parts: Mapping[str, str]) -> str:
+    """A digest of all that must be equal: everything of the key but the last slice, and of that what is ``alike``."""
+    definition = STAGES[stage]
+    if not definition.together:
+        return ""
+    shared = {name: part for name, part in parts.items() if name != definition.reads[-1]}
+    shared |= {path: digest(field_at(spec.config, path)) for path in definition.alike}
+    return stage_key(stage, shared)
+
+
+def stage_key(stage: Stage, parts: Mapping[str, str]) -> str:
+    """The stage's name and a digest of everything in ``parts``."""
     text = json.dumps([stage, sorted(parts.items())])
     return f"{stage.replace('.', '-')}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"

@@ -30,6 +30,15 @@ class Sample:
         """Sample standard deviation (n - 1); None below two seeds."""
         return statistics.stdev(self.values.values()) if self.n > 1 else None
 
+    @property
+    def ci95(self) -> float | None:
+        """Half the width of the 95 % confidence interval of the mean, by Student's t; None below two seeds."""
+        if self.sd is None:
+            return None
+        from scipy.stats import t  # slow to import, and most commands show no interval
+
+        return float(t.ppf(0.975, self.n - 1)) * self.sd / math.sqrt(self.n)
+
     def minus(self, other: Sample) -> Sample:
         """Differences on the seeds that both have: the paired comparison on shared artifacts."""
         return Sample(values={seed: v - other.values[seed] for seed, v in self.values.items() if seed in other.values})

@@ -8,6 +8,8 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 from model.data.shards import Corpus
+from model.report import StageReport
+from service.adapters.local_gang import run_here
 from service.adapters.ray_token import use_own_token
 from service.adapters.store_fs import FolderStore
 from service.corpus.documents import find_documents
@@ -16,6 +18,7 @@ from service.ports import Engine, StageStore, Tracker
 from service.settings import Settings
 from service.source import ROOT
 from service.spec import RunSpec
+from service.stages import PlannedStage
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,6 +51,10 @@ class Wiring:
         from service.adapters.ray_engine import ray_engine
 
         return ray_engine(self.settings.ray_address, self.settings.home)
+
+    def run_here(self, planned: PlannedStage) -> StageReport:
+        """The report of a stage that this machine computes itself, or has computed."""
+        return run_here(planned, FolderStore(self.settings.home))
 
     def tracker(self) -> Tracker:
         """MLflow."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 
 from model.gang import Gang
-from model.job import ARTIFACT, CHECKPOINT, Job
+from model.job import ARTIFACT, CHECKPOINT, EXPOSURE, Job
 from model.quant.container import CODECS, Codec, read_container, write_container
 from model.quant.rtn import round_rows, unround_rows
 
@@ -39,7 +40,8 @@ class PackConfig:
 
 
 def pack_stage(job: Job, out: Path, gang: Gang) -> dict[str, float]:
-    """Round and compress the checkpoint of the train stage.
+    """Round and compress the checkpoint of the train stage, or of ``adapt.prequant`` where that was run; then its note
+    of what the weights were trained on goes along.
 
     Returns:
         ``model_bytes`` (size of the artifact), ``weight_rmse`` (root mean square rounding error).
@@ -47,7 +49,10 @@ def pack_stage(job: Job, out: Path, gang: Gang) -> dict[str, float]:
     config: PackConfig = job.config.pack
     if not gang.chief:
         return {}
-    weights = read_container(Path(job.inputs["train"]) / CHECKPOINT)
+    source = Path(job.inputs.get("adapt.prequant") or job.inputs["train"])
+    weights = read_container(source / CHECKPOINT)
+    if (source / EXPOSURE).is_file():
+        shutil.copyfile(source / EXPOSURE, out / EXPOSURE)
     packed = pack_weights(weights, config)
     size = write_container(out / ARTIFACT, packed, config.codec)
     restored = unpack_weights(packed)

@@ -6,8 +6,10 @@ config's word for it: a target counts as *exposed* when whatever scored it had b
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any, Literal
 
 
@@ -55,3 +57,8 @@ class Exposure:
 def exposure_json(events: Iterable[Event]) -> list[dict[str, Any]]:
     """Events as ``exposure.json`` holds them."""
     return [{name: value for name, value in asdict(event).items() if value is not None} for event in events]
+
+
+def read_exposure(path: Path) -> list[Event]:
+    """The events in an ``exposure.json``; none where there is no such file, because nothing was learned from."""
+    return [Event(**row) for row in json.loads(path.read_text(encoding="utf-8"))] if path.is_file() else []

@@ -1,20 +1,14 @@
-"""SLOT: per window, a shift of the hidden states and a bias on the logits, fitted by gradient steps (Hu et al. 2025,
-arXiv:2505.12392; in the field openai/parameter-golf #1084, #1229, #1303, #1488).
-
-The network is frozen and only rows that carry loss matter, so nothing here runs autograd: with Z = H W^T known,
-a step needs o = d W^T + b, t = tanh((Z + o) / c), p = softmax(c t) and
-
-    G = sum_rows (p - onehot(y)) (1 - t^2) / N        gradient of b = G, gradient of d = G W.
+"""SLOT: for each window a shift of the hidden states and a bias on the logits, fitted by a few gradient steps on the
+frozen network's output (Hu et al. 2025, arXiv:2505.12392; in the field openai/parameter-golf #1084, #1229, #1303).
 
 ``scored`` fits on the very tokens it then scores, as #1229/#1303/#1488 do: it **leaks** the targets and measures
-memorisation. ``context`` fits on the positions before them, which have been scored by earlier windows: it doesn't.
-The gradient is divided by the loss positions N of the *batch*, as the field does; AdamW's eps is not scale-free, so
-``score.windows.batch_seqs`` is a knob of SLOT, too.
+memorisation. ``context`` fits on the positions before them, which have been scored by earlier windows: it doesn't, as
+long as windows don't share parameters; those of a batch overlap, and one's context is another's scored tokens (#1306).
 """
 
 from __future__ import annotations
 
-import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -24,130 +18,126 @@ from torch import Tensor
 from model.gang import Gang
 from model.net.gpt import GPT
 from model.score.bpb import Tally
-from model.score.sliding import hidden_states, log_probs
+from model.score.scorer import Scorer
+from model.score.sliding import Sliding, hidden_states, log_probs
 from model.score.stream import Stream, window_rows
-from model.score.windows import WindowConfig
+from model.score.windows import Window, WindowConfig
+from model.slot.config import Fit
+from model.slot.fit import predict
+from model.slot.rows import Head
 
-LARGEST_SAFE_CAP = 80.0
-"""Up to here exp of a capped logit fits float32, and softmax needs no pass for the row's maximum."""
+LANES = 8
+"""A warm start comes from eight batches before, so that it is on the same rank in any gang of 1, 2, 4 or 8."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Slot:
-    """Defaults of openai/parameter-golf #1303, but fitted on context."""
+class Slot(Fit):
+    """What carries loss, beside how it is fitted."""
 
-    loss_on: Literal["context", "scored"] = "context"
-    """``scored`` leaks; records refuse it."""
-    steps: int = 16
-    lr: float = 0.008
-    lr_min: float = 0.0008
-    """End of the cosine: lr_t = lr_min + (lr - lr_min) (1 + cos(pi t / steps)) / 2."""
-    beta1: float = 0.9
-    beta2: float = 0.999
-    eps: float = 1e-5
-    weight_decay: float = 1e-8
+    loss_on: Literal["context", "scored", "all"] = "context"
+    """``scored`` (#1229, #1303, #1488) and ``all`` (#1128, #1176) leak; records refuse them."""
+    context_tokens: int = 0
+    """Of ``context``: the last so many positions before the scored ones; 0 is all of them."""
+    after: Scorer | None = None
+    """Runs over the stream first and may leave the weights changed: with TTT that keeps its weights this is #1176, and
+    every token is scored by weights that were trained on it."""
 
     def __post_init__(self) -> None:
-        if self.loss_on not in ("context", "scored"):
-            raise ValueError(f"score.slot.loss_on must be 'context' or 'scored', got {self.loss_on!r}")
-        if self.steps < 0:
-            raise ValueError(f"score.slot.steps must be 0 or more, got {self.steps}")
-        if self.lr <= 0 or self.lr_min < 0 or self.eps <= 0 or self.weight_decay < 0:
-            raise ValueError(
-                f"score.slot: lr and eps must be above 0, lr_min and weight_decay 0 or more, "
-                f"got {self.lr}, {self.eps}, {self.lr_min}, {self.weight_decay}"
-            )
-        if not 0 <= self.beta1 < 1 or not 0 <= self.beta2 < 1:
-            raise ValueError(f"score.slot: betas must be in [0, 1), got {self.beta1}, {self.beta2}")
+        Fit.__post_init__(self)
+        if self.loss_on not in ("context", "scored", "all"):
+            raise ValueError(f"score.slot.loss_on must be one of context, scored, all, got {self.loss_on!r}")
+        if self.context_tokens < 0:
+            raise ValueError(f"score.slot.context_tokens must be 0 or more, got {self.context_tokens}")
 
     def score_stream(self, net: GPT, stream: Stream, windows: WindowConfig, tally: Tally, gang: Gang) -> None:
         """Predict every target of ``stream``, after fitting, into ``tally``."""
-        for batch in windows.batches(stream.targets, gang):
-            inputs, targets = window_rows(stream, batch, gang.device)
-            context = batch[0].context
-            hidden = hidden_states(net, inputs)
-            scored = hidden[:, context:]
-            fitted = (
-                (scored, targets[:, context:])
-                if self.loss_on == "scored"
-                else (hidden[:, :context], targets[:, :context])
-            )
-            firsts = [w.scored for w in batch]
-            if fitted[1].shape[1] == 0 or self.steps == 0:
-                tally.add(firsts, log_probs(net, scored))  # nothing to fit on: the first window has no context
-            else:
-                head = net.embedding.detach().float()
-                shift, bias = fit_slot(*fitted, head, net.logit_cap, self)
-                fitted_to = [w.stop if self.loss_on == "scored" else w.scored for w in batch]
-                tally.add(firsts, slot_log_probs(scored, head, net.logit_cap, shift, bias), fitted_to)
+        score_together([self], net, stream, windows, [tally], gang)
+
+    def loss_rows(self, context: int, length: int) -> slice:
+        """The rows of a window of ``length`` that carry loss, ``context`` of them before the scored ones."""
+        if self.loss_on == "context":
+            return slice(max(0, context - self.context_tokens) if self.context_tokens else 0, context)
+        return slice(context if self.loss_on == "scored" else 0, length)
+
+    def fitted_to(self, batch: Sequence[Window], rows: slice) -> list[int]:
+        """For each window the end of the newest target that the parameters it is scored with were fitted on."""
+        ends = [w.start + rows.stop for w in batch]
+        return [max(ends)] * len(ends) if self.per == "batch" else ends
 
 
-@torch.no_grad()
-def fit_slot(
-    hidden_BRD: Tensor, targets_BR: Tensor, head_VD: Tensor, cap: float, config: Slot
-) -> tuple[Tensor, Tensor]:
-    """Fit each window of a batch on its R loss rows; the shift (B, D) and the bias (B, V), both float32.
-
-    hidden (B, R, D) are final-normed states, targets (B, R), head (V, D), ``cap`` the soft cap of the logits.
-    """
-    B, R, D = hidden_BRD.shape
-    fitted = torch.zeros(B, D + head_VD.shape[0], device=hidden_BRD.device)
-    # Windows don't touch each other, so each takes all its steps while its logits are still in the cache.
-    block = B if hidden_BRD.is_cuda else 1
-    for i in range(0, B, block):
-        part = slice(i, i + block)
-        fit_block(hidden_BRD[part], targets_BR[part], head_VD, cap, config, B * R, fitted[part])
-    return fitted[:, :D], fitted[:, D:]
-
-
-def fit_block(
-    hidden_BRD: Tensor,
-    targets_BR: Tensor,
-    head_VD: Tensor,
-    cap: float,
-    config: Slot,
-    loss_rows: int,
-    fitted_BP: Tensor,
+def score_together(
+    slots: Sequence[Slot], net: GPT, stream: Stream, windows: WindowConfig, tallies: Sequence[Tally], gang: Gang
 ) -> None:
-    """All steps of a block of windows, in place on ``fitted_BP``: shift and bias side by side, P = D + V, zero first.
+    """Several configurations on one forward, each into its own tally: the same scores as each alone, to the last bit.
 
-    ``loss_rows`` is N, the loss positions of the whole batch, by which the field divides the gradient.
+    Raises:
+        ValueError: they don't share a forward: what carries loss, or ``after``, differs.
     """
-    D = hidden_BRD.shape[2]
-    over_cap_DV = head_VD.mT / cap
-    z_BRV = hidden_BRD @ over_cap_DV
-    t, e = torch.empty_like(z_BRV), torch.empty_like(z_BRV)
-    index = targets_BR[:, :, None]
-    shift, bias = fitted_BP[:, :D], fitted_BP[:, D:]
-    grad, mean, square = (torch.zeros_like(fitted_BP) for _ in range(3))
-    for step in range(config.steps):
-        rate = config.lr_min + 0.5 * (config.lr - config.lr_min) * (1 + math.cos(math.pi * step / config.steps))
-        offset = torch.addmm(bias / cap, shift, over_cap_DV)
-        torch.add(z_BRV, offset[:, None], out=t).tanh_()
-        at_target = t.gather(2, index).squeeze(2).square_().sub_(1)  # -(1 - t^2) of each target
-        torch.mul(t, cap, out=e)
-        if cap > LARGEST_SAFE_CAP:
-            e.sub_(e.amax(-1, keepdim=True))
-        weight = e.exp_().sum(-1).reciprocal_()
-        e.addcmul_(e, t.square_(), value=-1)  # exp(c t) (1 - t^2); the row's 1 / sum comes with the product
-        grad_bias = torch.bmm(weight[:, None], e).squeeze(1).scatter_add_(1, targets_BR, at_target).div_(loss_rows)
-        grad[:, D:] = grad_bias
-        torch.mm(grad_bias, head_VD, out=grad[:, :D])
-        adamw_(fitted_BP, mean, square, grad, rate, step + 1, config)
+    if len({(slot.loss_on, slot.context_tokens, slot.after) for slot in slots}) > 1:
+        raise ValueError("score.slot: configurations with other loss_on, context_tokens or after share no forward")
+    if LANES % gang.world and any(slot.warm_start for slot in slots):
+        raise ValueError(f"score.slot.warm_start needs 1, 2, 4 or 8 ranks to give one result, got {gang.world}")
+    if slots[0].after is not None:
+        before = Tally(stream, tallies[0].bytes_per_target, gang, tallies[0].tell)
+        slots[0].after.score_stream(net, stream, windows, before, gang)
+        for tally in tallies:
+            tally.trained(0, before.exposure.trained_to)
+    for slot, tally in zip(slots, tallies, strict=True):
+        if not slot.steps:
+            Sliding().score_stream(net, stream, windows, tally, gang)
+    fitting = [(slot, tally, Memory(slot)) for slot, tally in zip(slots, tallies, strict=True) if slot.steps]
+    head = Head.of(net.embedding, net.logit_cap)
+    for number, batch in windows.numbered_batches(stream.targets, gang) if fitting else ():
+        _score_batch(net, head, stream, number, batch, fitting, gang)
 
 
-def adamw_(w: Tensor, mean: Tensor, square: Tensor, grad: Tensor, rate: float, step: int, config: Slot) -> None:
-    """One AdamW update in place (Loshchilov & Hutter 2019), as torch.optim.AdamW computes it."""
-    w.mul_(1 - rate * config.weight_decay)
-    mean.lerp_(grad, 1 - config.beta1)
-    square.mul_(config.beta2).addcmul_(grad, grad, value=1 - config.beta2)
-    denominator = (square / (1 - config.beta2**step)).sqrt_().add_(config.eps)
-    w.addcdiv_(mean, denominator, value=-rate / (1 - config.beta1**step))
+def _score_batch(
+    net: GPT,
+    head: Head,
+    stream: Stream,
+    number: int,
+    batch: list[Window],
+    fitting: Sequence[tuple[Slot, Tally, Memory]],
+    gang: Gang,
+) -> None:
+    inputs, targets = window_rows(stream, batch, gang.device)
+    context = batch[0].context
+    loss = fitting[0][0].loss_rows(context, inputs.shape[1])
+    firsts = [window.scored for window in batch]
+    if loss.start == loss.stop:  # the first window has no context to fit on
+        plain = log_probs(net, hidden_states(net, inputs, context))
+        for _, tally, _ in fitting:
+            tally.add(firsts, plain)
+        return
+    needed = min(context, loss.start)
+    hidden, targets = hidden_states(net, inputs, needed), targets[:, needed:]
+    position = torch.arange(needed, inputs.shape[1], device=gang.device).expand_as(targets)
+    starts = [memory.start(number, len(batch), head.parameters, gang.device) for _, _, memory in fitting]
+    configs = [slot for slot, _, _ in fitting]
+    on_loss, on_scored = (position >= loss.start) & (position < loss.stop), position >= context
+    found = predict(hidden, head, targets, on_loss, on_scored, configs, starts)
+    for (slot, tally, memory), (w_GP, predictions) in zip(fitting, found, strict=True):
+        tally.add(firsts, torch.stack(predictions), slot.fitted_to(batch, loss))
+        memory.keep(number, w_GP)
 
 
-@torch.no_grad()
-def slot_log_probs(hidden_BSD: Tensor, head_VD: Tensor, cap: float, shift_BD: Tensor, bias_BV: Tensor) -> Tensor:
-    """Log-probabilities (B, S, V) with the fitted shift and bias; the bias goes in before the soft cap."""
-    rows = zip(hidden_BSD, shift_BD, bias_BV, strict=True)  # by window, for the cache
-    raw = (torch.addmm(bias, hidden + shift, head_VD.mT) for hidden, shift, bias in rows)
-    return torch.stack([logits.div_(cap).tanh_().mul_(cap).log_softmax(-1) for logits in raw])
+class Memory:
+    """The fits that later batches begin from; empty unless the config asks for a warm start."""
+
+    def __init__(self, slot: Slot) -> None:
+        self.slot = slot
+        self.lanes: dict[int, Tensor] = {}
+
+    def start(self, number: int, windows: int, parameters: int, device: torch.device) -> Tensor:
+        """Where batch ``number`` begins: each group from its place in an earlier batch, from zero where it had none."""
+        start = torch.zeros(1 if self.slot.per == "batch" else windows, parameters, device=device)
+        before = self.lanes.get(number % LANES)
+        if before is not None:
+            both = min(len(start), len(before))
+            start[:both] = self.slot.warm_start * before[:both]
+        return start
+
+    def keep(self, number: int, fitted_GP: Tensor) -> None:
+        """Remember what a batch came to."""
+        if self.slot.warm_start:
+            self.lanes[number % LANES] = fitted_GP

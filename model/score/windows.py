@@ -51,22 +51,48 @@ class WindowConfig:
         Raises:
             ValueError: the stream is empty.
         """
+        return self.plan_between(targets, 0, targets)
+
+    def plan_between(self, targets: int, first: int, stop: int) -> list[Window]:
+        """Those windows whose first scored position is in [first, stop)."""
         if targets < 1:
             raise ValueError("the validation split has no token to predict")
-        windows = [Window(start=0, scored=0, stop=min(self.seq_len, targets))]
-        while windows[-1].stop < targets:
-            done = windows[-1].stop
-            stop = min(done + self.stride, targets)
-            windows.append(Window(start=done + self.stride - self.seq_len, scored=done, stop=stop))
+        windows = [Window(start=0, scored=0, stop=min(self.seq_len, targets))] if first <= 0 < stop else []
+        strides = max(0, -(-(first - self.seq_len) // self.stride))
+        for scored in range(self.seq_len + strides * self.stride, min(stop, targets), self.stride):
+            start, end = scored + self.stride - self.seq_len, min(scored + self.stride, targets)
+            windows.append(Window(start=start, scored=scored, stop=end))
         return windows
 
+    def part(self, first: int, stop: int) -> WindowPart:
+        """The same windows, but only those whose first scored position is in [first, stop)."""
+        return WindowPart(
+            seq_len=self.seq_len, stride=self.stride, batch_seqs=self.batch_seqs, first=first, before=stop
+        )
+
     def batches(self, targets: int, gang: Gang) -> Iterator[list[Window]]:
-        """This rank's batches. A batch holds windows of one shape and is the same for every world size: ranks take
-        whole batches in turn, and so get the same sums."""
+        """This rank's batches, as :meth:`numbered_batches` has them."""
+        return (batch for _, batch in self.numbered_batches(targets, gang))
+
+    def numbered_batches(self, targets: int, gang: Gang) -> Iterator[tuple[int, list[Window]]]:
+        """This rank's batches with their numbers. A batch holds windows of one shape and is the same for every world
+        size: ranks take whole batches in turn, and so get the same sums."""
         shapes = groupby(self.plan(targets), key=lambda w: (w.stop - w.start, w.context))
         everything = [
             group[i : i + self.batch_seqs]
             for group in (list(same) for _, same in shapes)
             for i in range(0, len(group), self.batch_seqs)
         ]
-        yield from everything[gang.rank :: gang.world]
+        yield from list(enumerate(everything))[gang.rank :: gang.world]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WindowPart(WindowConfig):
+    """A stretch of the windows, for a scorer that is to score no more; never part of a config."""
+
+    first: int
+    before: int
+
+    def plan(self, targets: int) -> list[Window]:
+        """The windows whose first scored position is in [first, before)."""
+        return self.plan_between(targets, self.first, self.before)

@@ -7,12 +7,15 @@ their processes. Only the store outlives a driver.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import ray
 
 from model.report import StageReport
 from model.stages import Stage
+from service.adapters.attempt import Outcome
 from service.adapters.ray_gang import GangPool
 from service.adapters.store_fs import FolderStore
 from service.errors import CaddieError, FailureKind, StageFailed
@@ -27,6 +30,14 @@ OTHER_COMPUTES_S = 0.5
 """How often to look whether another driver has finished the stage we both want."""
 
 
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A stage that may be run together with others."""
+
+    planned: PlannedStage
+    answer: asyncio.Future[Outcome | None]
+
+
 @ray.remote(num_cpus=0, max_restarts=0, max_concurrency=10_000)
 class Broker:
     """Single flight over stage keys: within this driver by task, across drivers by a lock in the store."""
@@ -35,6 +46,8 @@ class Broker:
         self.home, self.store = Path(home), FolderStore(Path(home))
         self.flights: dict[str, asyncio.Task[StageReport]] = {}
         self.pools: dict[GangShape, GangPool] = {}
+        self.gathering: dict[str, list[Waiting]] = {}
+        """Stages that go together and wait for a gang, by what they share."""
 
     async def seed(self, plan: Plan, launch: bool = True) -> SeedResult:
         """Run what is missing of a seed's chain; scores run side by side once the artifact is there.
@@ -80,13 +93,43 @@ class Broker:
             await asyncio.sleep(OTHER_COMPUTES_S)
 
     async def _try(self, planned: PlannedStage) -> StageReport:
-        pool = self.pools.setdefault(planned.gang, GangPool(planned.gang, self.home))
+        outcome = await self._in_company(planned) if planned.together else None
         failures = 0
         while True:
-            outcome = await pool.run(planned, priority=list(Stage).index(planned.stage))
+            outcome = outcome or (await self._run(planned, lambda: [planned]))[0]
             if outcome.report is not None:
                 return outcome.report
             assert outcome.kind is not None
             failures += 1
             if failures > RETRIES.get(outcome.kind, 0):
                 raise StageFailed(planned.stage, planned.seed, outcome.kind, outcome.why)
+            outcome = None
+
+    async def _in_company(self, planned: PlannedStage) -> Outcome | None:
+        """Run with all that go together and ask before the gang starts; None where it failed in company, so that
+        each shows by itself whose fault it was."""
+        waiting = Waiting(planned, asyncio.get_running_loop().create_future())
+        group = self.gathering.setdefault(planned.together, [])
+        group.append(waiting)
+        if len(group) > 1:
+            return await waiting.answer  # the first one runs us all
+
+        def everyone() -> list[PlannedStage]:
+            del self.gathering[planned.together]
+            return [one.planned for one in group]
+
+        outcomes: list[Outcome] = []
+        try:
+            outcomes = await self._run(planned, everyone)
+        finally:
+            if self.gathering.get(planned.together) is group:
+                del self.gathering[planned.together]
+            for i, one in enumerate(group):
+                answer = outcomes[i] if outcomes else None
+                if not one.answer.done():
+                    one.answer.set_result(answer if len(group) == 1 or (answer and answer.report) else None)
+        return await waiting.answer
+
+    async def _run(self, planned: PlannedStage, choose: Callable[[], list[PlannedStage]]) -> list[Outcome]:
+        pool = self.pools.setdefault(planned.gang, GangPool(planned.gang, self.home))
+        return await pool.run(choose, priority=list(Stage).index(planned.stage))

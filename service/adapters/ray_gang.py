@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,14 +17,11 @@ import ray
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from model.codec import TAG
-from model.report import StageReport, write_json
+from service.adapters.attempt import Outcome, run_attempts
 from service.adapters.ray_cluster import places_for, wanted_by
-from service.adapters.store_fs import LOG, FolderStore
-from service.adapters.torchrun import run_gang, torchrun_command
+from service.adapters.store_fs import FolderStore
 from service.adapters.turns import Turns
 from service.errors import FailureKind
-from service.source import source_digest
 from service.spec import GangShape
 from service.stages import PlannedStage
 
@@ -32,37 +29,13 @@ LINGER_S = 3.0
 """How long a gang without work is kept before its resources go back to the cluster."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Outcome:
-    """How a stage ended: a report, or why there is none."""
-
-    report: StageReport | None = None
-    kind: FailureKind | None = None
-    why: str = ""
-
-
 @ray.remote(max_restarts=0)
 class GangActor:
-    """Holds a node's share for one gang and runs one stage in it."""
+    """Holds a node's share for one gang and runs stages in it."""
 
-    async def run(self, planned: PlannedStage, home: str) -> Outcome:
-        """Run the stage; its result is decided by a valid report, not by an exit code."""
-        store = FolderStore(Path(home))
-        source = source_digest(planned.modules)[:16]
-        if source != planned.parts["source"]:
-            why = f"this node's model/ is another version ({source}) than the driver's ({planned.parts['source']})"
-            return Outcome(kind=FailureKind.OPERATOR, why=why)
-        attempt = store.begin(planned.key)
-        write_json(attempt / "job.json", job_json(planned, store))
-        command = torchrun_command(planned.stage, planned.gang.ranks, attempt / "job.json", attempt / "out")
-        ended = await run_gang(command, planned.gang.threads, attempt / LOG, planned.deadline_s)
-        try:
-            return Outcome(report=store.publish(planned.key, attempt))
-        except ValueError as error:
-            if ended.timed_out:
-                why = f"not finished after {planned.deadline_s:.0f} s (log: {attempt / LOG})"
-                return Outcome(kind=FailureKind.CAP, why=why)
-            return failure_of(attempt, ended.exit_code, str(error))
+    async def run(self, group: Sequence[PlannedStage], home: str) -> list[Outcome]:
+        """Run a stage, or several that go together, in this node's share."""
+        return await run_attempts(group, FolderStore(Path(home)))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -86,20 +59,21 @@ class GangPool:
         self.turns = Turns(lambda: places_for(shape))
         self.idle: list[Hired] = []
 
-    async def run(self, planned: PlannedStage, priority: int) -> Outcome:
-        """Run one stage in one gang, once; waits for its turn."""
+    async def run(self, choose: Callable[[], Sequence[PlannedStage]], priority: int) -> list[Outcome]:
+        """Run in one gang what ``choose`` answers when it is its turn: a stage, or several that go together."""
         async with self.turns.turn(priority):
+            group = choose()
             hired = self.idle.pop() if self.idle else await self._hire()
-            outcome = None
+            outcomes: list[Outcome] = []
             try:
-                outcome = await self._ask(hired, planned)
+                outcomes = await self._ask(hired, group)
             finally:
-                if outcome is None or outcome.report is None:
+                if not outcomes or any(outcome.report is None for outcome in outcomes):
                     hired.dismiss()
                 else:
                     self.idle.append(hired)
                     asyncio.get_running_loop().call_later(LINGER_S, self._expire, hired)
-        return outcome
+        return outcomes
 
     def close(self) -> None:
         """Dismiss the idle gangs; busy ones are dismissed by the cancelling of their stage."""
@@ -123,49 +97,24 @@ class GangPool:
         ).remote()
         return Hired(group, actor)
 
-    async def _ask(self, hired: Hired, planned: PlannedStage) -> Outcome:
-        running = hired.actor.run.remote(planned, str(self.home))
+    async def _ask(self, hired: Hired, group: Sequence[PlannedStage]) -> list[Outcome]:
+        running = hired.actor.run.remote(group, str(self.home))
         try:
-            outcome: Outcome = await running
-            return outcome
+            outcomes: list[Outcome] = await running
+            return outcomes
         except asyncio.CancelledError:
             ray.cancel(running)  # its `finally` ends the processes; dismissing it at once would leave that to the leash
             with contextlib.suppress(Exception):
                 await asyncio.wait_for(running, 10)
             raise
         except ray.exceptions.RayActorError as error:
-            return Outcome(kind=FailureKind.INFRASTRUCTURE, why=f"the gang's actor died: {error}")
+            failed = Outcome(kind=FailureKind.INFRASTRUCTURE, why=f"the gang's actor died: {error}")
         except ray.exceptions.RayTaskError as error:
             cause = error.as_instanceof_cause()
-            return Outcome(kind=FailureKind.OPERATOR, why=str(cause).strip().splitlines()[-1])
+            failed = Outcome(kind=FailureKind.OPERATOR, why=str(cause).strip().splitlines()[-1])
+        return [failed for _ in group]
 
     def _expire(self, hired: Hired) -> None:
         if hired in self.idle:
             self.idle.remove(hired)
             hired.dismiss()
-
-
-def job_json(planned: PlannedStage, store: FolderStore) -> dict[str, Any]:
-    """The job that the ranks read, as :class:`model.job.Job` encodes."""
-    return {
-        TAG: "model.job:Job",
-        "config": planned.config,
-        "seed": planned.seed,
-        "corpus": planned.corpus,
-        "corpus_digest": planned.corpus_digest,
-        "stage": str(planned.stage),
-        "inputs": {stage: str(store.folder(key)) for stage, key in planned.inputs.items()},
-        "device": planned.gang.device,
-        "threads": planned.gang.threads,
-    }
-
-
-def failure_of(attempt: Path, exit_code: int, missing: str) -> Outcome:
-    """What a try without a report died of: the first rank's own words, else how torchrun ended."""
-    for path in sorted((attempt / "out").glob("failure.*.json")):
-        failure = json.loads(path.read_text(encoding="utf-8"))
-        why = f"rank {failure['rank']}: {failure['error']} (log: {attempt / LOG})"
-        return Outcome(kind=FailureKind.BUG, why=why)
-    if exit_code == 0:
-        return Outcome(kind=FailureKind.BUG, why=missing)
-    return Outcome(kind=FailureKind.INFRASTRUCTURE, why=f"torchrun ended with {exit_code} (log: {attempt / LOG})")

@@ -14,11 +14,11 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from model.job import LOG
 from model.report import StageReport, file_ref, read_report
 from service.adapters.locks import file_lock
 from service.errors import StoreError
 
-LOG = "log.txt"
 _log = logging.getLogger(__name__)
 
 

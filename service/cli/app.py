@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 
 import typer
 
+from service.cli.audits import add_audits
+from service.cli.benches import add_benches
 from service.cli.context import Commands
 from service.cli.data import add_data
 from service.cli.records import add_records
@@ -17,7 +19,7 @@ from service.cli.ui import add_ui
 from service.errors import CaddieError, SpecError
 from service.spec import SweepSpec
 
-MODULES = (add_runs, add_ui, add_records, add_data)
+MODULES = (add_runs, add_audits, add_ui, add_records, add_data, add_benches)
 """What adds each module's commands; a new module's function goes here."""
 INTERRUPTED = 130
 

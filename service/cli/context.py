@@ -51,13 +51,13 @@ class Commands:
         return Experiment(name=f"run-{spec.name}", seeds=numbers, contenders=contenders)
 
     def sweep_of(self, sweep: SweepSpec, base: RunSpec, seeds: str | None) -> Experiment:
-        """The base's honest score, and each trial's objective; over the sweep's own seeds unless others are given."""
+        """The base's honest score, and each trial's own; over the sweep's own seeds unless others are given."""
         sweep.check(base)
         numbers = parse_seeds(seeds) if seeds else sweep.seeds
         corpus = self.corpus(base)
         contenders = [contend(base, {}, numbers, corpus, Stage.SLIDING, (Stage.SLIDING,))]
-        for overlay in sweep.trials():
-            contenders.append(contend(base.at(overlay), overlay, numbers, corpus, sweep.objective, (sweep.objective,)))
+        for stage, overlay in sweep.trials():
+            contenders.append(contend(base.at(overlay), overlay, numbers, corpus, stage, (stage,)))
         return Experiment(name=f"{sweep.name}-{base.name}", seeds=numbers, contenders=tuple(contenders), search=True)
 
     def sweep_named(self, name: str, spaces: Sequence[str] | None) -> SweepSpec:

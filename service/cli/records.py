@@ -36,7 +36,9 @@ def _add_assemble(record: typer.Typer, make: MakeCommands) -> None:
         """Make a record folder of a recipe from finished stages; the best honest score is its headline."""
         commands = make()
         groups = commands.finished(commands.run_of(commands.recipe(recipe, set_), set_, seeds))
-        recorded = record_group(best_honest(groups), groups, commands.wiring, out=out, non_record=non_record)
+        recorded = record_group(
+            best_honest(groups), groups, commands.wiring, out=out, non_record=non_record, tell=commands.err.print
+        )
         if json_:
             write_json(record_json(recorded))
         else:

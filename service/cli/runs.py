@@ -88,7 +88,9 @@ def _add_sweep(app: typer.Typer, make: MakeCommands) -> None:
 
 def _record_best(commands: Commands, groups: Sequence[GroupResult], non_record: bool, as_json: bool) -> Recorded:
     """The record of the best honest group, shown unless it goes into a document."""
-    recorded = record_group(best_honest(groups), groups, commands.wiring, non_record=non_record)
+    recorded = record_group(
+        best_honest(groups), groups, commands.wiring, non_record=non_record, tell=commands.err.print
+    )
     if not as_json:
         show_record(commands.out, recorded)
     return recorded

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from model.codec import encode
 from service.experiment import Experiment
 from service.overview import flat_params
 from service.recording import Recorded, from_home
@@ -27,12 +28,13 @@ def groups_json(groups: Sequence[GroupResult]) -> list[dict[str, Any]]:
     """Groups for programs."""
     return [
         {
-            "config": dict(group.overlay),
+            "config": encode(dict(group.overlay)),
             "digest": group.spec.digest(),
             "score": str(group.headline),
             "n": len(group.done),
             "mean_bpb": group.bpb.mean if group.done else None,
             "sd_bpb": group.bpb.sd,
+            "vs_base": paired_json(group, groups[0]),
             "seeds": {
                 str(seed): {
                     "status": str(result.status),
@@ -47,15 +49,24 @@ def groups_json(groups: Sequence[GroupResult]) -> list[dict[str, Any]]:
     ]
 
 
+def paired_json(group: GroupResult, base: GroupResult) -> dict[str, Any] | None:
+    """The difference to the base on the seeds both have, with half its 95 % confidence interval."""
+    paired = group.bpb.minus(base.bpb)
+    if group is base or not paired.n:
+        return None
+    return {"n": paired.n, "mean_bpb": paired.mean, "sd_bpb": paired.sd, "ci95_bpb": paired.ci95}
+
+
 def show_groups(out: Console, experiment: Experiment, groups: Sequence[GroupResult]) -> None:
     """The closing table, and every failed seed's error."""
     table = Table(title=experiment.name, title_justify="left")
-    for name in ("config", "score", "seeds", "val_bpb, mean ± sd (n-1)", "vs base, paired"):
+    for name in ("config", "score", "seeds", "val_bpb, mean ± sd (n-1)", "vs base, paired (95 % CI)"):
         table.add_column(name, justify="left" if name in ("config", "score") else "right")
     base = groups[0]
     for group in groups:
         paired = group.bpb.minus(base.bpb)
-        versus = "" if group is base or not paired.n else f"{paired.mean:+.4f}"
+        interval = f" ± {paired.ci95:.4f}" if paired.ci95 is not None else ""
+        versus = "" if group is base or not paired.n else f"{paired.mean:+.4f}{interval}"
         table.add_row(group.title, group.headline, f"{len(group.done)}/{len(group.seeds)}", spread(group.bpb), versus)
     out.print(table)
     for group in groups:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from model.stages import Stage
 from service.record.facts import Facts
 
 SEEDS_NEEDED = 3
@@ -24,7 +23,7 @@ class Check:
 
 def checks(facts: Facts) -> tuple[Check, ...]:
     """All rules; a broken one doesn't hide the next."""
-    return (_artifact(facts), _train(facts), _eval(facts), _seeds(facts), _once(facts), _slot(facts))
+    return (_artifact(facts), _train(facts), _eval(facts), _seeds(facts), _once(facts), _learned(facts), *_audit(facts))
 
 
 def broken(facts: Facts) -> tuple[str, ...]:
@@ -65,10 +64,19 @@ def _once(facts: Facts) -> Check:
     return Check(rule="each_token_scored_once", kept=twice[worst] == 0, because=because)
 
 
-def _slot(facts: Facts) -> Check:
-    leaks, headline = facts.about.slot_on == "scored", facts.about.headline == Stage.SLOT
-    because = "SLOT is fitted on context, which was scored before" if facts.about.slot_on else "no SLOT"
-    if leaks:
-        because = "score.slot.loss_on is scored: SLOT is fitted on the very targets it then scores"
-        because += ", and its score is the headline" if headline else "; the headline is another score"
-    return Check(rule="no_slot_on_scored_positions", kept=not leaks, because=because, blocks=headline)
+def _learned(facts: Facts) -> Check:
+    """From what each score noted while it ran; the audit says the same of a small network, and why."""
+    exposed = {(seed.seed, stage): score.exposed for seed in facts.seeds for stage, score in seed.scores.items()}
+    worst = max(exposed, key=lambda place: exposed[place])
+    headline = any(number for (_, stage), number in exposed.items() if stage == facts.about.headline)
+    because = f"{exposed[worst]} tokens were scored after they or later ones had been learned from"
+    because += f" in the worst of {len(exposed)} scores"
+    if exposed[worst]:
+        because += f" ({worst[1]} of seed {worst[0]}), "
+        because += "and the headline is one of those that did" if headline else "but the headline did not"
+    return Check(rule="no_token_learned_before_scored", kept=exposed[worst] == 0, because=because, blocks=headline)
+
+
+def _audit(facts: Facts) -> tuple[Check, ...]:
+    """The audit of the headline's scorer."""
+    return tuple(Check(rule=rule.rule, kept=rule.kept, because=rule.because) for rule in facts.audit)

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from model.report import StageReport
-from model.stages import Stage
+from service.audit import audit_digest, audit_of
 from service.errors import RecordError
-from service.record.facts import About
+from service.record.facts import About, Facts, facts_of
 from service.results import GroupResult, SeedResult
 
 
@@ -38,6 +39,9 @@ class Record:
     """Seed -> log."""
     curves: Mapping[int, tuple[float, ...]]
     """Seed -> training loss of each step, in nats."""
+    audit_key: str
+    audit: str
+    """``audit.json`` of the headline's scorer."""
     non_record: tuple[str, ...] = ()
     """The broken rules, as :func:`service.record.checks.broken` words them, that are admitted."""
 
@@ -57,10 +61,18 @@ def reports_of(record: Record) -> dict[str, Any]:
     }
 
 
+def record_facts(record: Record) -> Facts:
+    """The facts of a record that is to be written.
+
+    Raises:
+        ValueError: the reports or the audit lack something.
+    """
+    return facts_of(reports_of(record), record.code.encode(), audit=audit_of(json.loads(record.audit)).rules)
+
+
 def about(record: Record) -> About:
     """The facts of a record that aren't measured."""
     spec, group = record.group.spec, record.group
-    slot = spec.config.score.slot if any(Stage.SLOT in result.reports for result in group.seeds.values()) else None
     return About(
         name=record.name,
         author=record.author,
@@ -73,7 +85,8 @@ def about(record: Record) -> About:
         title=group.title,
         spec_digest=spec.digest(),
         headline=str(group.headline),
-        slot_on=slot.loss_on if slot else "",
+        audit_key=record.audit_key,
+        audit_digest=audit_digest(spec, group.headline),
         artifact_cap_bytes=spec.budget.artifact_bytes,
         train_cap_s=float(spec.budget.train_s),
         eval_cap_s=float(spec.budget.eval_s),

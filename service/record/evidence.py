@@ -9,9 +9,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+from model.audit.rules import AUDIT_FILE, AuditRule
 from model.job import ARTIFACT
 from model.stages import Stage
-from service.record.compare import read_object, read_text
+from service.audit import audit_of, verdicts
+from service.record.compare import json_differences, read_object, read_text
 from service.record.facts import NON_RECORD, Facts, facts_of
 from service.record.logs import LABELS, SeedLog, read_log
 from service.spec import Budget
@@ -48,11 +50,15 @@ def read_folder(folder: Path) -> Evidence:
     code = attempt(wrong, CODE, lambda: read_text(folder / CODE).encode())
     reports = attempt(wrong, REPORTS, lambda: _reports(folder / REPORTS))
     expected = {int(seed) for seed in reports["seeds"]} if reports else set()
+    audit = attempt(wrong, AUDIT_FILE, lambda: _audit(folder, reports["about"])) if reports else None
+    wrong += audit.wrong if audit else ()
     logs = _logs(folder, expected, wrong)
     gaps = {seed: list(_gaps(log, _stages(reports, seed, log))) for seed, log in logs.items()}
     wrong += (f"{log_name(seed)}: {gap}" for seed, missing in gaps.items() for gap in missing)
     usable = {seed: log for seed, log in logs.items() if not gaps[seed] and (not reports or seed in expected)}
-    facts = attempt(wrong, "logs", lambda: _facts(reports, code, usable)) if usable else None
+    facts = (
+        attempt(wrong, "logs", lambda: _facts(reports, code, usable, audit.rules if audit else ())) if usable else None
+    )
     complete = facts is not None and usable.keys() == expected | logs.keys()
     return Evidence(reports=reports, logs=usable, facts=facts, complete=complete, wrong=tuple(wrong))
 
@@ -110,10 +116,34 @@ def _gaps(log: SeedLog, stages: list[Stage]) -> Iterator[str]:
             yield f"no eval_time in a plain line {label} that rounds the _exact one"
 
 
-def _facts(reports: Mapping[str, Any] | None, code: bytes | None, logs: Mapping[int, SeedLog]) -> Facts:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AuditEvidence:
+    """``audit.json`` as read."""
+
+    rules: tuple[AuditRule, ...]
+    wrong: tuple[str, ...]
+
+
+def _audit(folder: Path, about: Mapping[str, Any]) -> AuditEvidence:
+    """The verdicts that the evidence in ``audit.json`` leads to, and where the file says something else."""
+    data = read_object(folder / AUDIT_FILE)
+    audit = audit_of(data)
+    said = {row["rule"]: {name: row.get(name) for name in ("kept", "because")} for row in data["rules"]}
+    wrong = [*json_differences({"clean": data.get("clean"), **said}, verdicts(audit), AUDIT_FILE)]
+    if audit.config_digest != about["audit_digest"]:
+        wrong.append(f"{AUDIT_FILE}: is of config {audit.config_digest}, {REPORTS} is of {about['audit_digest']}")
+    return AuditEvidence(rules=audit.rules, wrong=tuple(wrong))
+
+
+def _facts(
+    reports: Mapping[str, Any] | None,
+    code: bytes | None,
+    logs: Mapping[int, SeedLog],
+    audit: tuple[AuditRule, ...],
+) -> Facts:
     reports = reports or stand_in(logs)
     kept = {seed: stages for seed, stages in reports["seeds"].items() if int(seed) in logs}
-    facts = facts_of({**reports, "seeds": kept}, code or b"", logs)
+    facts = facts_of({**reports, "seeds": kept}, code or b"", logs, audit)
     # Without the code file its size is only what the logs say.
     return facts if code is not None else replace(facts, code_bytes=max(log.code_bytes or 0 for log in logs.values()))
 
@@ -122,7 +152,18 @@ def stand_in(logs: Mapping[int, SeedLog]) -> dict[str, Any]:
     """As much of ``reports.json`` as logs alone can give; its blanks are not compared with anything."""
     shared = [stage for stage, label in LABELS.items() if all(label in log.finals for log in logs.values())]
     cap = Budget()
-    texts = ("name", "author", "github_id", "date", "blurb", "recipe", "title", "spec_digest", "slot_on")
+    texts = (
+        "name",
+        "author",
+        "github_id",
+        "date",
+        "blurb",
+        "recipe",
+        "title",
+        "spec_digest",
+        "audit_key",
+        "audit_digest",
+    )
     about = dict.fromkeys((*texts, "device", "corpus", "corpus_digest", "git_sha"), "") | {
         "track": NON_RECORD + "16mb",
         "non_record": [],

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from model.audit.rules import AuditRule
 from model.job import ARTIFACT
 from model.stages import Stage
 from service.record.logs import LABELS, SeedLog
@@ -37,8 +38,10 @@ class About:
     """How the config differs from the recipe."""
     spec_digest: str
     headline: str
-    slot_on: str
-    """What SLOT is fitted on, ``context`` or ``scored``; empty when it isn't run."""
+    audit_key: str
+    """The headline's audit in the stage store."""
+    audit_digest: str
+    """Of what an audit of the headline has to be about."""
     artifact_cap_bytes: int
     train_cap_s: float
     eval_cap_s: float
@@ -62,6 +65,8 @@ class ScoreFacts:
     eval_ms: int
     scored_twice: int
     """Tokens that were scored more than once."""
+    exposed: int
+    """Tokens that were scored by something that had learned from them or from later ones."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -101,7 +106,7 @@ class ComparedFacts:
     title: str
     headline: str
     leaks: bool
-    """Whether the headline was fitted on the tokens it scores."""
+    """Whether the headline had learned from tokens that it then scored."""
     bpb: Sample
     unfinished: tuple[int, ...]
 
@@ -115,6 +120,8 @@ class Facts:
     code_sha256: str
     seeds: tuple[SeedFacts, ...]
     compared: tuple[ComparedFacts, ...]
+    audit: tuple[AuditRule, ...]
+    """What the audit of the headline found; empty when there is none."""
 
     @property
     def bpb(self) -> Sample:
@@ -140,8 +147,14 @@ def millis(seconds: float) -> int:
     return int(f"{1000 * seconds:.0f}")
 
 
-def facts_of(reports: Mapping[str, Any], code: bytes, logs: Mapping[int, SeedLog] | None = None) -> Facts:
+def facts_of(
+    reports: Mapping[str, Any],
+    code: bytes,
+    logs: Mapping[int, SeedLog] | None = None,
+    audit: tuple[AuditRule, ...] = (),
+) -> Facts:
     """The facts of a record from its ``reports.json``; with ``logs``, every number that a log has is taken from there.
+    ``audit`` are the rules of its ``audit.json``.
 
     Raises:
         ValueError: the reports or a log lack something, or it is of the wrong kind.
@@ -155,6 +168,7 @@ def facts_of(reports: Mapping[str, Any], code: bytes, logs: Mapping[int, SeedLog
             code_sha256=hashlib.sha256(code).hexdigest(),
             seeds=tuple(_seed(seed, seeds[seed], logs[seed] if logs else None) for seed in sorted(seeds)),
             compared=tuple(_compared(row) for row in reports["compared"]),
+            audit=audit,
         )
     except (KeyError, TypeError, AttributeError, ArithmeticError) as error:
         raise ValueError(f"{type(error).__name__}: {error}") from error
@@ -207,6 +221,7 @@ def _score(stage: Stage, metrics: Mapping[str, Any], log: SeedLog | None) -> Sco
         val_bpb=round(val_bpb, 8),
         eval_ms=eval_ms,
         scored_twice=int(metrics["scored_twice"]),
+        exposed=int(metrics["exposed"]),
     )
 
 

@@ -15,23 +15,26 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from model.audit.rules import AUDIT_FILE
 from model.job import CURVE
 from model.report import file_ref, write_json
 from model.stages import Stage
+from service.audit import read_audit
 from service.errors import RecordError
 from service.ports import StageStore
 from service.record.bundle import bundle
 from service.record.checks import broken
-from service.record.contents import Record, reports_of
+from service.record.contents import Record, record_facts, reports_of
 from service.record.evidence import CODE, FIGURE, LOG_NAME, README, REPORTS, REQUIREMENTS, SUBMISSION, log_name
-from service.record.facts import NON_RECORD, Facts, facts_of
+from service.record.facts import NON_RECORD
 from service.record.figures import write_figure
-from service.record.logs import seed_log, size_lines
+from service.record.logs import LABELS, seed_log, size_lines
 from service.record.readme import readme_of
 from service.record.submission import submission_of
 from service.record.verify import verify
 from service.results import GroupResult, SeedResult, SeedStatus
 from service.source import ROOT
+from service.stages import PlannedStage
 
 __all__ = ["Record", "assemble", "gather"]
 
@@ -39,6 +42,7 @@ __all__ = ["Record", "assemble", "gather"]
 def gather(
     group: GroupResult,
     compared: Sequence[GroupResult],
+    audit: PlannedStage,
     store: StageStore,
     *,
     name: str,
@@ -51,13 +55,14 @@ def gather(
     non_record: bool = False,
     root: Path = ROOT,
 ) -> Record:
-    """Everything a record of ``group`` needs: its logs and curves from the store, its code from ``root``.
+    """Everything a record of ``group`` needs: its logs, curves and ``audit`` from the store, its code from ``root``.
 
     ``compared`` are all groups of the sweep that chose the config, ``group`` among them; ``corpus_folder`` is where
     the script looks for the corpus when DATA_PATH isn't set. With ``non_record`` broken rules are admitted.
 
     Raises:
-        RecordError: a seed failed or is unfinished, a rule is broken and not admitted, a log or curve can't be read.
+        RecordError: a seed failed or is unfinished, a rule is broken and not admitted, or a log, a curve or the audit
+            can't be read.
         SpecError: the code can't be bundled.
     """
     check_seeds(group)
@@ -76,10 +81,12 @@ def gather(
         code=code,
         logs={seed: _log(spec.config.pack, result, store, len(code.encode())) for seed, result in group.seeds.items()},
         curves={seed: _curve(result, store) for seed, result in group.seeds.items()},
+        audit_key=audit.key,
+        audit=_audit(audit, store),
         track=NON_RECORD + spec.track.removeprefix("10min_") if non_record else spec.track,
     )
     if non_record:
-        record = replace(record, non_record=broken(_facts(record)))
+        record = replace(record, non_record=broken(record_facts(record)))
     check_rules(record)
     return record
 
@@ -135,7 +142,7 @@ def check_rules(record: Record) -> None:
     Raises:
         RecordError: one isn't; the message has all of them, with their numbers.
     """
-    rules = [rule for rule in broken(_facts(record)) if rule not in record.non_record]
+    rules = [rule for rule in broken(record_facts(record)) if rule not in record.non_record]
     if rules:
         raise RecordError(f"this is no record: {'; '.join(rules)}. As a non-record it can be assembled")
 
@@ -157,14 +164,11 @@ def requirements(code: str, torch: str) -> str:
     return "".join(f"{pins.get(name, name)}\n" for name in sorted(names - sys.stdlib_module_names - {"__future__"}))
 
 
-def _facts(record: Record) -> Facts:
-    return facts_of(reports_of(record), record.code.encode())
-
-
 def _write(record: Record, folder: Path) -> None:
-    facts = _facts(record)
+    facts = record_facts(record)
     versions = {seed.torch for seed in facts.seeds}
     texts = {CODE: record.code, REQUIREMENTS: requirements(record.code, versions.pop() if len(versions) == 1 else "")}
+    texts[AUDIT_FILE] = record.audit
     texts |= {log_name(seed): record.logs[seed] for seed in record.group.seeds}
     for name, text in texts.items():
         (folder / name).write_bytes(text.encode())
@@ -179,7 +183,9 @@ def _write(record: Record, folder: Path) -> None:
 def _log(pack: Any, result: SeedResult, store: StageStore, code_bytes: int) -> str:
     sizes = size_lines(pack.matrix_bits, pack.codec, int(result.metric(Stage.PACK, "model_bytes")), code_bytes)
     try:
-        return seed_log([store.log(planned.key) for planned in result.plan], sizes)
+        logs = {planned.stage: store.log(planned.key) for planned in result.plan}
+        to_pack = [log for stage, log in logs.items() if stage not in LABELS]
+        return seed_log(to_pack, sizes, [log for stage, log in logs.items() if stage in LABELS])
     except OSError as error:
         raise RecordError(f"seed {result.seed}: its log can't be read ({error})") from error
 
@@ -192,13 +198,22 @@ def _curve(result: SeedResult, store: StageStore) -> tuple[float, ...]:
         raise RecordError(f"seed {result.seed}: its loss curve can't be read ({error})") from error
 
 
+def _audit(planned: PlannedStage, store: StageStore) -> str:
+    """``audit.json`` as the stage left it."""
+    try:
+        read_audit(store.folder(planned.key))
+        return (store.folder(planned.key) / AUDIT_FILE).read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise RecordError(f"the audit can't be read ({error})") from error
+
+
 def _check_place(target: Path) -> None:
     """Replacing a folder deletes it, so it must be one that was assembled here, or empty."""
     if not target.exists():
         return
     if not target.is_dir():
         raise RecordError(f"{target} is a file: name a folder for the record")
-    own = {CODE, FIGURE, README, REPORTS, REQUIREMENTS, SUBMISSION}
+    own = {AUDIT_FILE, CODE, FIGURE, README, REPORTS, REQUIREMENTS, SUBMISSION}
     foreign = sorted(p.name for p in target.iterdir() if p.name not in own and not LOG_NAME.fullmatch(p.name))
     if foreign:
         raise RecordError(

@@ -15,7 +15,7 @@ from types import MappingProxyType
 from model.stages import Stage
 
 LABELS: Mapping[Stage, str] = MappingProxyType(
-    {Stage.SLIDING: "final_int6_sliding_window", Stage.SLOT: "final_slot"},
+    {Stage.SLIDING: "final_int6_sliding_window", Stage.TTT: "legal_ttt", Stage.SLOT: "final_slot"},
 )
 """The field's names of the final lines. ``model.score.stage`` prints them but needs torch, so that they are repeated
 here; a test ties the two together, and :func:`size_lines` to ``model.run``."""
@@ -81,10 +81,9 @@ def size_lines(matrix_bits: int, codec: str, model_bytes: int, code_bytes: int) 
     ]
 
 
-def seed_log(stage_logs: Sequence[str], sizes: Sequence[str]) -> str:
-    """The log of a seed: the logs of train and pack, the size lines, then the logs of the scores."""
-    assert len(stage_logs) > 1, "a seed has at least train and pack"
-    parts = [*stage_logs[:2], "\n".join(sizes), *stage_logs[2:]]
+def seed_log(to_pack: Sequence[str], sizes: Sequence[str], scores: Sequence[str]) -> str:
+    """The log of a seed: the logs of train to pack, the size lines, then the logs of the scores."""
+    parts = [*to_pack, "\n".join(sizes), *scores]
     return "".join(part if part.endswith("\n") or not part else f"{part}\n" for part in parts)
 
 

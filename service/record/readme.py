@@ -6,18 +6,18 @@ from collections.abc import Iterator, Sequence
 
 from model.stages import Stage
 from service.record.checks import checks
-from service.record.contents import Record, reports_of
-from service.record.facts import NON_RECORD, ComparedFacts, Facts, facts_of
+from service.record.contents import Record, record_facts
+from service.record.facts import NON_RECORD, ComparedFacts, Facts
 from service.record.logs import LABELS
 from service.record.submission import hardware
 from service.stats import Sample
 
-COLUMNS = {Stage.SLIDING: "Sliding", Stage.SLOT: "SLOT"}
+COLUMNS = {Stage.SLIDING: "Sliding", Stage.TTT: "TTT", Stage.SLOT: "SLOT"}
 
 
 def readme(record: Record) -> str:
     """``README.md`` of a record; every number comes from its reports."""
-    return readme_of(facts_of(reports_of(record), record.code.encode()))
+    return readme_of(record_facts(record))
 
 
 def readme_of(facts: Facts) -> str:
@@ -142,6 +142,7 @@ def _provenance(facts: Facts) -> Iterator[str]:
     for seed in facts.seeds:
         keys = ", ".join(f"{stage} `{key}`" for stage, key in seed.keys.items())
         yield f"- seed {seed.seed}: {keys}; artifact of {seed.model_bytes:,} bytes, sha256 `{seed.artifact_sha256}`"
+    yield f"- audit of {about.headline} (`audit.json`): `{about.audit_key}`, of config `{about.audit_digest}`"
     yield ""
     yield "Each number above is taken from the report of a stage (`reports.json`), rounded as the logs are."
 

@@ -6,8 +6,8 @@ from typing import Any
 
 from model.stages import Stage
 from service.record.checks import checks
-from service.record.contents import Record, reports_of
-from service.record.facts import Facts, SeedFacts, facts_of
+from service.record.contents import Record, record_facts
+from service.record.facts import Facts, SeedFacts
 from service.stats import Sample
 
 MEASURED = (
@@ -27,7 +27,7 @@ MEASURED = (
 
 def submission(record: Record) -> dict[str, Any]:
     """``submission.json`` of a record; every number comes from its reports, every compliance value is derived."""
-    return submission_of(facts_of(reports_of(record), record.code.encode()))
+    return submission_of(record_facts(record))
 
 
 def submission_of(facts: Facts) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from mlflow.tracking import MlflowClient
 from tests.flow.conftest import Head, Place
 
 SWEEP = ["sweep", "slot", "--seeds", "1,2", "--non-record", "--json"]
-SPACE = ["--space", "score.slot.steps=2", "--space", "score.slot.lr=0.012"]
+SPACE = ["--space", "score.slot.steps=2", "--space", "score.slot.lr=0.004,0.012"]
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ def done_by_two(tmp_path_factory: pytest.TempPathFactory, documents: Path, head:
     return Done(place=place, answer=json.loads(ended.stdout) | {"record": record}, record=Path(record["folder"]))
 
 
-@pytest.mark.parametrize(("world", "configs"), [("done", 2), ("done_by_two", 1)])
+@pytest.mark.parametrize(("world", "configs"), [("done", 3), ("done_by_two", 1)])
 def test_two_seeds_become_a_verified_record(world: str, configs: int, request: pytest.FixtureRequest) -> None:
     done = request.getfixturevalue(world)
     assert done.answer["record"]["ok"], done.answer["record"]["mismatches"]
@@ -73,8 +73,13 @@ def test_gangs_of_one_and_of_two_learn_the_same_curve(done: Done, done_by_two: D
 def test_a_sweep_over_slot_trains_each_seed_once(done: Done) -> None:
     kinds = [key.rsplit("-", 1)[0] for key in done.place.stages()]
     counts = {kind: kinds.count(kind) for kind in sorted(set(kinds))}
-    assert counts == {"pack": 2, "score-sliding": 2, "score-slot": 2, "train": 2}
+    assert counts == {"pack": 2, "score-sliding": 2, "score-slot": 4, "train": 2}
     assert set(done.place.attempts().values()) == {1}
+
+
+def test_configs_of_one_artifact_share_a_gang_and_a_forward(done: Done) -> None:
+    jobs = [json.loads(path.read_text()) for path in (done.place.home / "attempts").glob("score-slot-*/1/job.json")]
+    assert sorted((job["seed"], len(job["alongside"])) for job in jobs) == [(1, 1), (2, 1)]
 
 
 def test_a_second_run_finds_every_stage_done(done: Done) -> None:
@@ -133,7 +138,7 @@ def test_mlflow_shows_configs_over_seeds(done: Done) -> None:
     runs = client.search_runs([experiment.experiment_id])
     parents = [run for run in runs if run.data.tags["caddie.level"] == "config"]
     children = [run for run in runs if run.data.tags["caddie.level"] == "seed"]
-    assert (len(parents), len(children)) == (2, 4)
+    assert (len(parents), len(children)) == (3, 6)
     assert {run.info.status for run in runs} == {"FINISHED"}
     wanted = sorted(group["mean_bpb"] for group in done.answer["groups"])
     assert sorted(run.data.metrics["val_bpb_mean"] for run in parents) == pytest.approx(wanted)
@@ -148,7 +153,7 @@ def test_a_missing_mlflow_server_loses_nothing(done: Done, tmp_path: Path) -> No
     later = f"sqlite:///{tmp_path / 'later.db'}"
     assert done.place.caddie(*words, MLFLOW_TRACKING_URI=later).returncode == 0
     client = MlflowClient(later)
-    assert len(client.search_runs([client.get_experiment_by_name(done.answer["name"]).experiment_id])) == 6
+    assert len(client.search_runs([client.get_experiment_by_name(done.answer["name"]).experiment_id])) == 9
 
 
 def test_a_damaged_stage_is_set_aside_and_computed_again(done: Done, head: Head) -> None:

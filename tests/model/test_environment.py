@@ -5,6 +5,10 @@ from typing import Any
 
 import pytest
 
+from model.adapt.muon_ttt import MuonRule
+from model.adapt.prequant import Prequant
+from model.adapt.stage import AdaptConfig
+from model.adapt.ttt import Ttt
 from model.environment import FIELD_NAMES, with_environment
 from model.net.gpt import GPTConfig
 from model.overlay import field_at
@@ -14,7 +18,11 @@ from model.score.slot import Slot
 from model.score.stage import ScoreConfig
 from model.score.windows import WindowConfig
 
-FULL = RunConfig(net=GPTConfig(), score=ScoreConfig(sliding=Sliding(), slot=Slot()))
+FULL = RunConfig(
+    net=GPTConfig(),
+    adapt=AdaptConfig(prequant=Prequant()),
+    score=ScoreConfig(sliding=Sliding(), ttt=Ttt(), slot=Slot()),
+)
 
 
 @pytest.mark.parametrize("name", FIELD_NAMES)
@@ -80,9 +88,16 @@ def test_a_value_that_does_not_fit_is_refused_by_the_variable_s_name(name: str, 
         with_environment(FULL, {name: value})
 
 
-def test_a_knob_of_a_scorer_that_is_off_is_refused_by_name() -> None:
-    with pytest.raises(ValueError, match=r"SLOT_STEPS.*off in this recipe"):
-        with_environment(RunConfig(net=GPTConfig()), {"SLOT_STEPS": "3"})
+@pytest.mark.parametrize("name", ["SLOT_STEPS", "TTT_EPOCHS", "PREQUANT_TTT_EPOCHS"])
+def test_a_knob_of_something_that_is_off_is_refused_by_name(name: str) -> None:
+    with pytest.raises(ValueError, match=rf"{name}.*off in this recipe"):
+        with_environment(RunConfig(net=GPTConfig()), {name: "3"})
+
+
+def test_a_knob_of_another_update_rule_is_refused_with_those_that_there_are() -> None:
+    muon = replace(FULL, score=replace(FULL.score, ttt=Ttt(rule=MuonRule())))
+    with pytest.raises(ValueError, match=r"TTT_MOMENTUM=0\.5.*no field 'momentum'.*iterations"):
+        with_environment(muon, {"TTT_MOMENTUM": "0.5"})
 
 
 @pytest.mark.parametrize(

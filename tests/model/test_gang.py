@@ -1,10 +1,7 @@
 from __future__ import annotations
 
 import importlib.util
-import json
-import os
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +10,6 @@ import torch
 
 from model.gang import Gang, join_gang
 
-ROOT = Path(__file__).parents[2]
 RANK_SCRIPT = Path(__file__).with_name("rank_of_two.py")
 
 
@@ -59,34 +55,8 @@ def test_a_gpu_that_is_not_there_is_refused_with_what_is(monkeypatch: pytest.Mon
 
 
 @pytest.fixture(scope="module")
-def two_ranks() -> list[dict[str, Any]]:
-    # The store that ranks meet at is held here, as torchrun does: a free port can't be lost to someone else.
-    store = torch.distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
-    environment = os.environ | {
-        "PYTHONPATH": str(ROOT),
-        "WORLD_SIZE": "2",
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(store.port),
-        "TORCHELASTIC_USE_AGENT_STORE": "True",
-        "TORCHELASTIC_RESTART_COUNT": "0",
-    }
-    ranks = [
-        subprocess.Popen(
-            [sys.executable, str(RANK_SCRIPT)],
-            env=environment | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    try:
-        outputs = [rank.communicate(timeout=90) for rank in ranks]
-    finally:
-        for rank in ranks:
-            rank.kill()
-    assert [rank.returncode for rank in ranks] == [0, 0], "\n".join(err[-3000:] for _, err in outputs)
-    return [json.loads(err.strip().splitlines()[-1]) | {"stdout": out} for out, err in outputs]
+def two_ranks(run_two_ranks: Callable[[Path], list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    return run_two_ranks(RANK_SCRIPT)
 
 
 def test_two_ranks_share_sums_and_the_chief_s_word(two_ranks: list[dict[str, Any]]) -> None:

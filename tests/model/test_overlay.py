@@ -3,7 +3,7 @@ from __future__ import annotations
 import copy
 import re
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import pytest
 from hypothesis import given
@@ -177,3 +177,43 @@ def test_a_word_is_read_as_number_or_truth_or_text(text: str, value: Any) -> Non
 def test_a_printed_number_is_read_back_as_itself(number: float) -> None:
     assert parse_value(repr(number)) == number
     assert type(parse_value(repr(number))) is type(number)
+
+
+@runtime_checkable
+class Speaks(Protocol):
+    def speak(self) -> str: ...
+
+
+@dataclass(frozen=True)
+class Dog:
+    loud: bool = False
+
+    def speak(self) -> str:
+        return "Wuff" if self.loud else "wuff"
+
+
+@dataclass(frozen=True)
+class Cat:
+    def speak(self) -> str:
+        return "miau"
+
+
+@dataclass(frozen=True)
+class Stone:
+    weight: float = 1.0
+
+
+@dataclass(frozen=True)
+class House:
+    pet: Speaks | None = None
+    guard: Speaks = Dog()
+
+
+def test_a_whole_group_can_be_replaced_or_turned_on_by_another_that_fits() -> None:
+    assert overlay(House(), {"pet": Cat(), "guard": Cat()}) == House(pet=Cat(), guard=Cat())
+    assert overlay(House(), {"guard": Cat(), "pet": Dog(loud=True)}).pet.speak() == "Wuff"
+
+
+def test_a_group_of_another_kind_does_not_fit() -> None:
+    with pytest.raises(ValueError, match=r"guard must be of type Speaks, got Stone"):
+        overlay(House(), {"guard": Stone()})

@@ -9,6 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from model.adapt.prequant import Prequant
+from model.adapt.stage import AdaptConfig
+from model.adapt.ttt import Ttt
 from model.codec import decode, encode
 from model.data.shards import open_corpus
 from model.gang import Gang
@@ -38,9 +41,13 @@ def tiny_job(corpus_folder: Path) -> Job:
             rope_dims=4,
         ),
         train=TrainConfig(steps=3, batch_tokens=64, seq_len=16, micro_seqs=4, warmup_steps=1),
+        adapt=AdaptConfig(prequant=Prequant(epochs=2)),
         pack=PackConfig(small_numel=100, codec="raw"),
         score=ScoreConfig(
-            windows=WindowConfig(seq_len=32, stride=16, batch_seqs=8), sliding=Sliding(), slot=Slot(steps=2)
+            windows=WindowConfig(seq_len=32, stride=16, batch_seqs=8),
+            sliding=Sliding(),
+            ttt=Ttt(chunk_tokens=64),
+            slot=Slot(steps=2),
         ),
     )
     return Job(config=config, seed=11, corpus=str(corpus_folder))
@@ -56,8 +63,10 @@ def chain(corpus_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 def test_a_chain_leaves_a_report_with_files_and_finite_metrics_for_every_stage(chain: Path) -> None:
     for stage, outputs in (
         ("train", {"checkpoint.bin", "curve.json"}),
-        ("pack", {"artifact.bin"}),
+        ("adapt.prequant", {"checkpoint.bin", "exposure.json"}),
+        ("pack", {"artifact.bin", "exposure.json"}),
         ("score.sliding", {"exposure.json"}),
+        ("score.ttt", {"exposure.json"}),
         ("score.slot", {"exposure.json"}),
     ):
         report = read_report(chain / stage)
@@ -77,6 +86,8 @@ def test_stages_run_one_by_one_give_the_numbers_of_the_chain(chain: Path, corpus
 
     inputs: dict[str, str] = {}
     for stage, definition in STAGES.items():
+        if not definition.of_a_seed:
+            continue
         module, _, name = definition.entry.partition(":")
         job = replace(tiny_job(corpus_folder), stage=str(stage), inputs=dict(inputs))
         job = decode(json.loads(json.dumps(encode(job))))
@@ -84,7 +95,7 @@ def test_stages_run_one_by_one_give_the_numbers_of_the_chain(chain: Path, corpus
         inputs[str(stage)] = str(tmp_path / stage)
         alone, together = read_report(tmp_path / stage), read_report(chain / stage)
         assert alone.outputs == together.outputs
-        timings = {"train_s", "step_avg_ms", "tokens_per_s", "eval_s"}
+        timings = {"train_s", "step_avg_ms", "tokens_per_s", "prequant_s", "eval_s"}
         assert set(alone.metrics) == set(together.metrics)
         for metric in set(alone.metrics) - timings:
             assert alone.metrics[metric] == together.metrics[metric]
@@ -98,11 +109,25 @@ def test_a_chain_logs_the_total_of_code_and_model(
     assert total == [str(1234 + (tmp_path / "pack" / "artifact.bin").stat().st_size)]
 
 
-def test_scorers_that_are_off_are_left_out(corpus_folder: Path, tmp_path: Path) -> None:
+def test_what_is_off_is_left_out_and_then_no_score_is_exposed(corpus_folder: Path, tmp_path: Path) -> None:
     job = tiny_job(corpus_folder)
-    off = replace(job.config, score=replace(job.config.score, slot=None))
+    off = replace(job.config, adapt=AdaptConfig(), score=replace(job.config.score, slot=None, ttt=None))
     run_chain(replace(job, config=off), tmp_path, Gang(), code_bytes=0)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["pack", "score.sliding", "train"]
+    assert not (tmp_path / "pack" / "exposure.json").exists()
+    assert read_report(tmp_path / "score.sliding").metrics["exposed"] == 0
+
+
+def test_weights_that_saw_the_validation_split_expose_what_every_score_says_of_it(chain: Path) -> None:
+    """Sequences of 16 targets were trained on; the tail that is no whole one was not."""
+    tokens = int(read_report(chain / "score.sliding").metrics["tokens"])
+    seen = tokens // 16 * 16
+    trained = {"kind": "trained", "first": 0, "stop": seen}
+    for stage in ("adapt.prequant", "pack"):
+        assert json.loads((chain / stage / "exposure.json").read_text()) == [trained]
+    for stage in ("score.sliding", "score.ttt", "score.slot"):
+        assert json.loads((chain / stage / "exposure.json").read_text())[0] == trained
+        assert read_report(chain / stage).metrics["exposed"] == seen > 0
 
 
 def failing(job: Job, out: Path, gang: Gang) -> dict[str, float]:
@@ -154,4 +179,4 @@ def test_the_table_s_entries_and_config_paths_exist(corpus_folder: Path) -> None
             assert field_at(job.config, path) is not None
     order = list(STAGES)
     for stage, definition in STAGES.items():
-        assert definition.after is None or order.index(definition.after) < order.index(stage)
+        assert all(order.index(before) < order.index(stage) for before in definition.after)

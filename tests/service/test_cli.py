@@ -108,7 +108,7 @@ def small_corpus(home: Path, documents_file: Path) -> Corpus:
 def finished(home: Path, small_corpus: Corpus, finish: Callable[..., Any]) -> FolderStore:
     """Every stage of the small recipe and of its sweep, for two seeds."""
     store = FolderStore(home)
-    for overlay in ({}, *RATES.trials()):
+    for overlay in ({}, *RATES.grid()):
         for seed in SEEDS:
             for planned in plan_seed(small().at(overlay), seed, small_corpus):
                 if store.find(planned.key) is None:
@@ -186,7 +186,7 @@ def test_an_interrupted_command_says_that_the_same_one_goes_on(caddie: Run, reci
 
 
 HELP = {
-    "": ["caddie sweep slot", "CADDIE_HOME", "run", "sweep", "plan", "recipes", "ui", "record", "data"],
+    "": ["caddie sweep slot", "CADDIE_HOME", "run", "sweep", "plan", "recipes", "ui", "audit", "record", "data"],
     "run": ["caddie run tiny", "--seeds", "--set", "--json", "PATH=VALUE"],
     "sweep": ["caddie sweep slot", "--recipe", "--seeds", "--set", "--space", "--plan", "--no-record", "--non-record"],
     "plan": ["Runs nothing", "--seeds", "--set", "--json"],
@@ -336,7 +336,7 @@ def test_a_finished_sweep_compares_its_configs_in_pairs(
     answer = caddie("sweep", "rates", "--no-record")
     assert answer.code == 0
     base = [measured(plan_seed(small(), seed, small_corpus)[2]) for seed in SEEDS]
-    for overlay in RATES.trials():
+    for overlay in RATES.grid():
         trial = [measured(plan_seed(small().at(overlay), seed, small_corpus)[3]) for seed in SEEDS]
         (row,) = (line for line in answer.out.splitlines() if f"lr={overlay['score.slot.lr']}" in line)
         assert f"{np.mean(trial):.4f} ± {np.std(trial, ddof=1):.4f}" in row

@@ -19,6 +19,7 @@ from service.spec import GangShape, RunSpec
 from service.stages import PlannedStage
 
 SEEDS = (42, 1337, 2024)
+STAGES_OF_TINY = (Stage.TRAIN, Stage.PACK, Stage.SLIDING, Stage.SLOT)
 GRID: list[dict[str, Any]] = [
     {"score.slot.lr": lr, "score.slot.steps": steps} for lr in (0.004, 0.012) for steps in (4, 12)
 ]
@@ -238,5 +239,5 @@ def test_a_lookup_counts_the_tries_of_each_stage(
 def test_an_experiment_lists_each_distinct_stage_once(experiment: MakeExperiment) -> None:
     stages = experiment().stages
     assert Counter(stages.values()) == Counter(
-        {(stage, seed): 4 if stage is Stage.SLOT else 1 for stage in Stage for seed in SEEDS}
+        {(stage, seed): 4 if stage is Stage.SLOT else 1 for stage in STAGES_OF_TINY for seed in SEEDS}
     )

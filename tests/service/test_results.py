@@ -87,22 +87,36 @@ def test_a_group_without_a_finished_seed_has_no_mean(spec: RunSpec, seed_result:
 
 
 @pytest.mark.parametrize(
-    ("headline", "loss_on", "leaks"),
+    ("headline", "exposed", "leaks"),
     [
-        (Stage.SLOT, "scored", True),
-        (Stage.SLOT, "context", False),
-        (Stage.SLIDING, "scored", False),
-        (Stage.SLIDING, "context", False),
+        (Stage.SLOT, {Stage.SLOT: 1}, True),
+        (Stage.SLOT, {Stage.SLOT: 0}, False),
+        (Stage.SLOT, {Stage.SLIDING: 49}, False),
+        (Stage.SLIDING, {Stage.SLOT: 49}, False),
+        (Stage.SLIDING, {Stage.SLIDING: 2}, True),
+        (Stage.SLIDING, {}, False),
     ],
 )
-def test_a_headline_leaks_when_slot_is_fitted_on_what_it_scores(
-    spec: RunSpec, headline: Stage, loss_on: str, leaks: bool
+@pytest.mark.parametrize("loss_on", ["context", "scored"])
+def test_a_headline_leaks_when_one_of_its_scores_noted_so_whatever_the_config_says(
+    spec: RunSpec,
+    corpus: Corpus,
+    loss_on: str,
+    headline: Stage,
+    exposed: dict[Stage, int],
+    leaks: bool,
 ) -> None:
-    assert group(spec.at({"score.slot.loss_on": loss_on}), headline=headline).leaks is leaks
+    spec = spec.at({"score.slot.loss_on": loss_on})
+    plan = plan_seed(spec, 2, corpus)
+    scores = {stage: report(stage, 2, val_bpb=2.0, exposed=exposed.get(stage, 0)) for stage in spec.scores}
+    honest = {stage: report(stage, 1, val_bpb=2.0, exposed=0) for stage in spec.scores}
+    seeds = (SeedResult(seed=1, plan=plan, reports=honest), SeedResult(seed=2, plan=plan, reports=scores))
+    assert group(spec, *seeds, headline=headline).leaks is leaks
 
 
-def test_a_recipe_without_slot_does_not_leak(spec: RunSpec) -> None:
-    assert group(spec.at({"score.slot": None})).leaks is False
+def test_a_group_without_a_score_does_not_leak_yet(spec: RunSpec, seed_result: Seed) -> None:
+    assert group(spec).leaks is False
+    assert group(spec, seed_result(1, 2.0, stages=2)).leaks is False
 
 
 def test_a_missing_stage_says_what_the_seed_has(seed_result: Seed) -> None:
@@ -119,7 +133,7 @@ def test_a_missing_number_says_what_the_stage_measures(seed_result: Seed) -> Non
 
 def test_a_seed_knows_the_keys_of_its_plan(seed_result: Seed) -> None:
     result = seed_result(7, 2.0)
-    assert {stage: result.key(stage) for stage in Stage} == {p.stage: p.key for p in result.plan}
+    assert {stage: result.key(stage) for stage in result.reports} == {p.stage: p.key for p in result.plan}
 
 
 def test_a_group_is_called_by_what_differs_from_its_recipe(spec: RunSpec) -> None:

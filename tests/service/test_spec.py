@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from model.adapt.ttt import Ttt
 from model.overlay import field_at, parse_value
 from model.stages import Stage
 from service.errors import CaddieError, SpecError
@@ -85,7 +86,7 @@ def test_an_unknown_path_is_refused_by_name_with_what_exists(spec: RunSpec, path
         {"train.steps": "many"},
         {"net.dim": 97},
         {"net.qk_gain": float("nan")},
-        {"score.slot.loss_on": "all"},
+        {"score.slot.loss_on": "both"},
         {"gang.ranks": 0},
         {"gang.device": "tpu"},
         {"budget.train_s": 0},
@@ -113,7 +114,7 @@ def test_names_and_notes_never_count_in_the_digest(spec: RunSpec) -> None:
     assert replace(spec, name="another") != spec
 
 
-@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("path", [path for path in PATHS if flat_params(tiny())[path] != "None"])
 def test_any_overlay_changes_the_digest_and_taking_it_back_restores_it(spec: RunSpec, path: str) -> None:
     where: Any = spec if path.split(".")[0] in ("gang", "budget", "corpus") else spec.config
     old = field_at(where, path)
@@ -127,7 +128,7 @@ def candidates(old: Any) -> list[Any]:
     if isinstance(old, bool):
         return [not old]
     if isinstance(old, str):
-        return ["elsewhere.jsonl", "scored", "lzma", "cuda"]
+        return ["elsewhere.jsonl", "scored", "lzma", "cuda", "batch", "window", "lbfgs", "constant"]
     return [old * 2, old + 1, old * 3, old - 1, old / 2, old + 0.5]
 
 
@@ -149,6 +150,8 @@ def test_the_scores_are_those_that_are_on(spec: RunSpec) -> None:
     assert spec.scores == (Stage.SLIDING, Stage.SLOT)
     assert spec.at({"score.slot": None}).scores == (Stage.SLIDING,)
     assert spec.at({"score.sliding": None}).scores == (Stage.SLOT,)
+    learning = replace(spec, config=replace(spec.config, score=replace(spec.config.score, ttt=Ttt())))
+    assert learning.scores == (Stage.SLIDING, Stage.TTT, Stage.SLOT)
 
 
 def test_a_rank_reserves_its_threads_and_a_gpu_only_on_cuda() -> None:
@@ -213,13 +216,13 @@ GRID = SweepSpec(name="grid", recipe="tiny", space={"score.slot.lr": (0.004, 0.0
 
 def test_trials_are_the_product_in_the_order_of_the_axes() -> None:
     expected = [{"score.slot.lr": lr, "score.slot.steps": n} for lr in (0.004, 0.012) for n in (4, 12, 16)]
-    assert GRID.trials() == expected
+    assert GRID.grid() == expected
 
 
 @given(st.lists(st.lists(st.integers(), min_size=1, max_size=4, unique=True), min_size=1, max_size=3))
 def test_every_combination_is_tried_once(axes: list[list[int]]) -> None:
     space = {f"net.a{i}": tuple(values) for i, values in enumerate(axes)}
-    trials = SweepSpec(name="s", recipe="r", space=space).trials()
+    trials = SweepSpec(name="s", recipe="r", space=space).grid()
     assert {tuple(trial.values()) for trial in trials} == set(itertools.product(*axes))
     count = 1
     for values in axes:
@@ -267,7 +270,7 @@ def test_an_axis_of_the_command_line_replaces_or_adds_and_the_sweep_itself_stays
         "score.slot.steps": (4, 12, 16),
         "score.slot.loss_on": ("context", "scored"),
     }
-    assert len(changed.trials()) == 12
+    assert len(changed.grid()) == 12
     assert GRID.space == {"score.slot.lr": (0.004, 0.012), "score.slot.steps": (4, 12, 16)}
 
 
@@ -286,4 +289,29 @@ def test_a_value_twice_on_an_axis_is_refused(values: str) -> None:
 def test_a_slug_is_short_and_says_what_differs() -> None:
     assert slug({"score.slot.lr": 0.008, "score.slot.steps": 8}) == "lr=0.008 steps=8"
     assert slug({}) == "base"
-    assert len({slug(trial) for trial in GRID.trials()}) == len(GRID.trials())
+    assert len({slug(trial) for trial in GRID.grid()}) == len(GRID.grid())
+
+
+def test_further_trials_follow_the_product_each_with_its_own_judge(spec: RunSpec) -> None:
+    sweep = SweepSpec(
+        name="s",
+        recipe="r",
+        space={"score.slot.lr": (0.1, 0.2)},
+        also=((Stage.SLIDING, {"score.windows.stride": 64}), (Stage.SLOT, {"score.slot.loss_on": "scored"})),
+    )
+    sweep.check(spec)
+    assert sweep.trials() == [
+        (Stage.SLOT, {"score.slot.lr": 0.1}),
+        (Stage.SLOT, {"score.slot.lr": 0.2}),
+        (Stage.SLIDING, {"score.windows.stride": 64}),
+        (Stage.SLOT, {"score.slot.loss_on": "scored"}),
+    ]
+
+
+def test_a_further_trial_is_checked_like_the_others(spec: RunSpec) -> None:
+    with pytest.raises(SpecError, match=r"score\.slot\.rate"):
+        SweepSpec(name="s", recipe="r", also=((Stage.SLOT, {"score.slot.rate": 1.0}),)).check(spec)
+    with pytest.raises(SpecError, match=r"score\.ttt is off"):
+        SweepSpec(name="s", recipe="r", also=((Stage.TTT, {}),)).check(spec)
+    with pytest.raises(SpecError, match="has no trials"):
+        SweepSpec(name="s", recipe="r").check(spec)

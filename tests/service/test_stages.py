@@ -10,6 +10,9 @@ from typing import Any
 
 import pytest
 
+from model.adapt.prequant import Prequant
+from model.adapt.stage import AdaptConfig
+from model.adapt.ttt import Ttt
 from model.codec import decode
 from model.data.shards import Corpus
 from model.stages import STAGES, Stage
@@ -99,11 +102,34 @@ def test_a_changed_slot_setting_scores_again_and_trains_nothing(spec: RunSpec, c
 def test_each_stage_names_the_key_of_the_one_it_stands_on_and_follows_it(spec: RunSpec, corpus: Corpus) -> None:
     seen: dict[str, str] = {}
     for planned in plan_seed(spec, 42, corpus):
-        after = STAGES[planned.stage].after
-        assert planned.inputs == ({str(after): seen[str(after)]} if after else {})
+        after = next((str(stage) for stage in STAGES[planned.stage].after if str(stage) in seen), None)
+        assert planned.inputs == ({after: seen[after]} if after else {})
         seen[str(planned.stage)] = planned.key
     assert list(seen) == ["train", "pack", "score.sliding", "score.slot"]
     assert len(set(seen.values())) == 4
+
+
+def test_adaptation_before_packing_stands_between_training_and_packing_and_moves_all_that_follows(
+    spec: RunSpec, corpus: Corpus
+) -> None:
+    adapted = replace(spec, config=replace(spec.config, adapt=AdaptConfig(prequant=Prequant())))
+    plan = {planned.stage: planned for planned in plan_seed(adapted, 42, corpus)}
+    assert list(plan) == [TRAIN, Stage.PREQUANT, PACK, SLIDING, SLOT]
+    assert plan[Stage.PREQUANT].inputs == {"train": plan[TRAIN].key}
+    assert plan[PACK].inputs == {"adapt.prequant": plan[Stage.PREQUANT].key}
+    plain = keys(spec, corpus)
+    assert {stage for stage, key in plain.items() if plan[stage].key != key} == {PACK, SLIDING, SLOT}
+    slower = keys(adapted.at({"adapt.prequant.lr": 0.1}), corpus)
+    assert {stage for stage, key in slower.items() if plan[stage].key != key} == {Stage.PREQUANT, PACK, SLIDING, SLOT}
+
+
+def test_test_time_training_is_one_more_score_and_moves_no_other(spec: RunSpec, corpus: Corpus) -> None:
+    learning = replace(spec, config=replace(spec.config, score=replace(spec.config.score, ttt=Ttt())))
+    plain, more = keys(spec, corpus), keys(learning, corpus)
+    assert list(more) == [TRAIN, PACK, SLIDING, Stage.TTT, SLOT]
+    assert plain == {stage: more[stage] for stage in plain}
+    faster = keys(learning.at({"score.ttt.rule.momentum": 0.5}), corpus)
+    assert moved(more, faster) == {Stage.TTT}
 
 
 def test_two_keys_that_differ_say_in_which_part(spec: RunSpec, corpus: Corpus) -> None:
@@ -188,3 +214,27 @@ def test_the_same_spec_has_the_same_keys_again_and_in_any_other_process(spec: Ru
         check=True,
     )
     assert json.loads(done.stdout) == [spec.digest(), first]
+
+
+@pytest.mark.parametrize(
+    ("change", "together"),
+    [
+        ({"score.slot.lr": 0.5}, True),
+        ({"score.slot.steps": 3, "score.slot.per": "batch"}, True),
+        ({"score.slot.loss_on": "scored"}, False),
+        ({"score.slot.context_tokens": 9}, False),
+        ({"score.windows.stride": 64}, False),
+        ({"pack.matrix_bits": 5}, False),
+        ({"gang.threads": 2}, False),
+    ],
+    ids=lambda value: ", ".join(value) if isinstance(value, dict) else "",
+)
+def test_slot_stages_go_together_when_only_how_they_fit_differs(
+    spec: RunSpec, corpus: Corpus, change: dict[str, Any], together: bool
+) -> None:
+    one, other = (plan_seed(changed, 42, corpus)[-1] for changed in (spec, spec.at(change)))
+    assert one.stage is other.stage is SLOT
+    assert one.key != other.key
+    assert (one.together == other.together) is together
+    assert plan_seed(spec, 7, corpus)[-1].together != one.together
+    assert {planned.together for planned in plan_seed(spec, 42, corpus)[:-1]} == {""}

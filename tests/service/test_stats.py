@@ -65,3 +65,9 @@ def test_a_sample_is_shown_with_spread_and_count() -> None:
     assert spread(Sample(values={1: 2.25, 2: 2.75})) == "2.5000 ± 0.3536"
     assert spread(Sample(values={1: 2.25})) == "2.2500"
     assert spread(Sample(values={})) == "-"
+
+
+def test_the_confidence_interval_is_student_s() -> None:
+    # 1, 2, 3: mean 2, sd 1; t(0.975, 2) = 4.302653 (any table).
+    assert Sample(values={1: 1.0, 2: 2.0, 3: 3.0}).ci95 == pytest.approx(4.302653 / 3**0.5, rel=1e-6)
+    assert Sample(values={1: 1.0}).ci95 is None

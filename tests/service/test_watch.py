@@ -33,7 +33,7 @@ def experiment(spec: RunSpec, corpus: Corpus) -> Experiment:
     base = contend(spec, {}, SEEDS, corpus, Stage.SLIDING, (Stage.SLIDING,))
     trials = [
         contend(spec.at(overlay), overlay, SEEDS, corpus, Stage.SLOT, (Stage.SLOT,))
-        for overlay in SWEEPS["slot"].trials()
+        for overlay in SWEEPS["slot"].grid()
     ]
     return Experiment(name="slot-tiny", seeds=SEEDS, contenders=(base, *trials), search=True)
 

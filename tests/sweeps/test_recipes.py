@@ -72,7 +72,7 @@ def test_a_sweep_fits_its_recipe_and_compares_more_than_one_config_over_three_se
     sweep.check(build(sweep.recipe))
     assert len(sweep.trials()) > 1
     assert len(sweep.seeds) >= 3
-    digests = {build(sweep.recipe).at(overlay).digest() for overlay in sweep.trials()}
+    digests = {(stage, build(sweep.recipe).at(overlay).digest()) for stage, overlay in sweep.trials()}
     assert len(digests) == len(sweep.trials())
 
 

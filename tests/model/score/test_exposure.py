@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model.score.exposure import Event, Exposure, exposure_json
+from model.score.exposure import Event, Exposure, exposure_json, read_exposure
 
 spans = st.tuples(st.integers(0, 20), st.integers(1, 6)).map(lambda pair: (pair[0], sum(pair)))
 actions = st.lists(
@@ -54,3 +57,13 @@ def test_neighbours_that_say_the_same_are_one_event() -> None:
         Event(kind="trained", first=0, stop=9),
     ]
     assert exposure_json(exposure.events)[2] == {"kind": "trained", "first": 0, "stop": 9}
+
+
+def test_notes_are_read_back_and_a_file_that_is_not_there_says_nothing(tmp_path: Path) -> None:
+    exposure = Exposure()
+    exposure.trained(0, 9)
+    exposure.scored(9, 12, fitted_to=9)
+    exposure.scored(12, 14)
+    (tmp_path / "exposure.json").write_text(json.dumps(exposure_json(exposure.events)))
+    assert read_exposure(tmp_path / "exposure.json") == exposure.events
+    assert read_exposure(tmp_path / "nothing.json") == []

@@ -44,6 +44,17 @@ def test_windows_start_a_stride_apart_and_every_target_has_the_context_it_is_due
         assert window.context == window.scored - window.start == (config.seq_len - config.stride if index else 0)
 
 
+@settings(max_examples=100)
+@given(plan=plans, chunk=st.integers(1, 60))
+def test_parts_by_first_scored_position_are_all_windows_each_once(plan: tuple[WindowConfig, int], chunk: int) -> None:
+    config, targets = plan
+    parts = [config.part(first, first + chunk).plan(targets) for first in range(0, targets, chunk)]
+    assert parts == [
+        [window for window in config.plan(targets) if window.scored // chunk == number] for number in range(len(parts))
+    ]
+    assert sum(map(len, parts)) == len(config.plan(targets))
+
+
 @given(plan=plans, world=st.integers(1, 5))
 def test_batches_hold_one_shape_and_are_the_same_for_every_world(plan: tuple[WindowConfig, int], world: int) -> None:
     config, targets = plan

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from model.audit.rules import AUDIT_FILE, judged
 from model.data.shards import Corpus
 from model.job import ARTIFACT, CHECKPOINT, CURVE
 from model.net.gpt import GPTConfig
@@ -22,11 +23,14 @@ from model.score.stage import LABELS, ScoreConfig
 from model.stages import Stage
 from model.train import TrainConfig
 from service.adapters.store_fs import LOG, FolderStore
+from service.audit import audit_digest, plan_audit, rule_json
 from service.record.folder import Record, gather
 from service.results import GroupResult, SeedResult
 from service.spec import GangShape, RunSpec
 from service.stages import PlannedStage, plan_seed
 
+LEAK = ("score_before_update", "strict_prefix")
+"""The rules that a scorer breaks that has learned from what it scores."""
 SEEDS = (42, 1337, 2024)
 TOKENS, TEXT_BYTES = 49_213, 120_731
 STEPS = 40
@@ -94,6 +98,46 @@ def log_of(stage: Stage, seed: int, m: Mapping[str, float]) -> str:
     )
 
 
+def evidence(leaking: bool = False) -> dict[str, dict[str, float]]:
+    """What an audit would find; no two numbers are alike."""
+    place = {"flipped_token": 3329, "flipped_to_the_end": 1, "flipped_batch": 4, "flipped_window": 16}
+    where = {"changed_token": 3301, "tokens_ahead": 28, "changed_batch": 5, "changed_window": 17}
+    return {
+        "strict_prefix": {
+            "flips": 31,
+            "places": 19,
+            "positions_compared": 188_018,
+            "leaking_flips": 29 if leaking else 0,
+            "largest_change_nats": 0.862474 if leaking else 0.0,
+        }
+        | (place | where if leaking else {}),
+        "full_distribution": {
+            "distributions": 12_607,
+            "vocab_size": 320,
+            "narrowest": 320,
+            "widest": 320,
+            "not_numbers": 0,
+            "largest_log_sum_nats": 5.86e-07,
+            "largest_loss_difference_nats": 0.0,
+        },
+        "score_before_update": {
+            "scored": 12_605,
+            "exposed": 12_345 if leaking else 0,
+            "trainings": 2,
+            "trained": 6_144,
+        },
+        "single_pass": {
+            "targets": 12_608,
+            "scored_once": 12_608,
+            "scored_again": 0,
+            "never_scored": 0,
+            "second_pass_change_nats": 0.0,
+        },
+        "byte_denominator": {"documents": 8, "documents_wrong": 0, "counted_bytes": 33_909, "decoded_bytes": 33_909},
+        "weights_restored": {"tensors": 32, "tensors_changed": 0},
+    }
+
+
 @dataclass
 class Lab:
     """Makes finished groups and records of them; a test changes numbers by ``change``, keyed by (seed, stage, name)."""
@@ -112,6 +156,9 @@ class Lab:
         change: Mapping[tuple[int, Stage, str], float] | None = None,
     ) -> GroupResult:
         spec = (spec or spec_of()).at(overlay or {})
+        slot = spec.config.score.slot
+        if slot and slot.loss_on == "scored":
+            change = {(seed, Stage.SLOT, "exposed"): TOKENS for seed in seeds} | dict(change or {})
         results = {seed: self.seed(spec, seed, shift, change or {}) for seed in seeds}
         return GroupResult(spec=spec, overlay=overlay or {}, seeds=results, headline=headline)
 
@@ -153,10 +200,21 @@ class Lab:
         self.store.publish(planned.key, attempt)
         return report
 
+    def audit(self, spec: RunSpec, scorer: Stage, leaking: bool, **changes: Any) -> PlannedStage:
+        """Put the audit of a scorer into the store; ``changes`` replace what ``audit.json`` says."""
+        planned = plan_audit(spec, self.corpus, scorer)
+        rules = judged(evidence(leaking))
+        data = {"clean": not leaking, "rules": list(map(rule_json, rules)), "config_digest": audit_digest(spec, scorer)}
+        folder = self.store.folder(planned.key)
+        folder.mkdir(exist_ok=True)
+        (folder / AUDIT_FILE).write_text(json.dumps(data | changes), encoding="utf-8")
+        return planned
+
     def record(self, group: GroupResult, *compared: GroupResult, **changes: Any) -> Record:
         texts = {"name": "Tiny SLOT", "author": "A. Golfer", "github_id": "golfer", "date": "2026-04-06"}
         place = {"corpus_folder": "~/corpora/tiny", "git_sha": "0123abc", "git_dirty": False}
-        return gather(group, compared, self.store, **{**texts, **place, **changes})
+        audit = self.audit(group.spec, group.headline, leaking=group.leaks)
+        return gather(group, compared, audit, self.store, **{**texts, **place, **changes})
 
 
 @pytest.fixture

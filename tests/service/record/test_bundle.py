@@ -20,6 +20,10 @@ import pytest
 import torch
 
 import model.run
+from model.adapt.muon_ttt import MuonRule
+from model.adapt.prequant import Prequant
+from model.adapt.stage import AdaptConfig
+from model.adapt.ttt import Ttt
 from model.data.shards import open_corpus
 from model.gang import Gang
 from model.job import Job
@@ -39,9 +43,13 @@ NET = GPTConfig(vocab_size=320, layers=2, dim=32, heads=2, kv_heads=1, mlp_mult=
 CONFIG = RunConfig(
     net=NET,
     train=TrainConfig(steps=3, batch_tokens=128, seq_len=32, warmup_steps=1, log_every=1),
+    adapt=AdaptConfig(prequant=Prequant(epochs=1)),
     pack=PackConfig(small_numel=256),
     score=ScoreConfig(
-        windows=WindowConfig(seq_len=32, stride=8, batch_seqs=4), sliding=Sliding(), slot=Slot(steps=2, lr=0.012)
+        windows=WindowConfig(seq_len=32, stride=8, batch_seqs=4),
+        sliding=Sliding(),
+        ttt=Ttt(chunk_tokens=64, rule=MuonRule()),
+        slot=Slot(steps=2, lr=0.012),
     ),
 )
 
@@ -111,9 +119,11 @@ def test_a_technique_that_the_config_does_not_name_costs_no_byte(root: Path) -> 
     text = "from __future__ import annotations\n\nfrom model.net.norm import rms_norm\n\nUNUSED = rms_norm\n"
     (root / "model" / "net" / "gate.py").write_text(text, encoding="utf-8")
     assert bundled(root=root) == bundled()
-    plain = bundled(replace(CONFIG, score=ScoreConfig(sliding=Sliding())))
-    assert "class Slot" not in plain
-    assert "class Slot" in bundled()
+    plain = bundled(replace(CONFIG, adapt=AdaptConfig(), score=ScoreConfig(sliding=Sliding())))
+    for name in ("Slot", "Ttt", "MuonRule", "Prequant", "Descent"):
+        assert f"class {name}" not in plain
+        assert f"class {name}" in bundled()
+    assert "class DocumentLora" not in bundled()
 
 
 def test_the_config_comes_back_equal_and_its_type_hints_resolve(script: Any) -> None:
@@ -146,7 +156,7 @@ def test_the_bundled_chain_gives_the_same_bits_as_the_modules(script: Any, corpu
         job = (Job if name == "modules" else script.Job)(config=own, seed=42, corpus=str(corpus_folder))
         gang = (Gang if name == "modules" else script.Gang)(device=torch.device("cpu"))
         home.run_chain(job, tmp_path / name, gang, 1000)
-    for stage in ("train", "pack", "score.sliding", "score.slot"):
+    for stage in ("train", "adapt.prequant", "pack", "score.sliding", "score.ttt", "score.slot"):
         ours, theirs = (
             json.loads((tmp_path / n / stage / "report.json").read_text("utf-8")) for n in ("modules", "bundle")
         )

@@ -93,12 +93,14 @@ def test_steps_and_training_time_are_read_from_every_format(line: str, expected:
     assert (log.steps, log.train_ms) == expected
 
 
-def test_a_seed_log_is_train_pack_sizes_scores_in_this_order() -> None:
+def test_a_seed_log_is_train_to_pack_sizes_scores_in_this_order() -> None:
     text = seed_log(
-        ["train\n", "pack", "sliding\n", "", "slot"], ["Code size: 1 bytes", "Total submission size x: 3 bytes"]
+        ["train\n", "prequant", "pack"],
+        ["Code size: 1 bytes", "Total submission size x: 3 bytes"],
+        ["sliding\n", "", "slot"],
     )
     assert text.splitlines() == [
-        *("train", "pack", "Code size: 1 bytes", "Total submission size x: 3 bytes", "sliding", "slot")
+        *("train", "prequant", "pack", "Code size: 1 bytes", "Total submission size x: 3 bytes", "sliding", "slot")
     ]
     assert text.endswith("slot\n")
 

@@ -1,0 +1,1 @@
+"""Training on the validation stream: test-time training that scores first, and adaptation before packing."""
