@@ -62,8 +62,8 @@ class GangPool:
     async def run(self, choose: Callable[[], Sequence[PlannedStage]], priority: int) -> list[Outcome]:
         """Run in one gang what ``choose`` answers when it is its turn: a stage, or several that go together."""
         async with self.turns.turn(priority):
-            group = choose()
             hired = self.idle.pop() if self.idle else await self._hire()
+            group = choose()
             outcomes: list[Outcome] = []
             try:
                 outcomes = await self._ask(hired, group)

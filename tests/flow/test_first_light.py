@@ -73,7 +73,7 @@ def test_gangs_of_one_and_of_two_learn_the_same_curve(done: Done, done_by_two: D
 def test_a_sweep_over_slot_trains_each_seed_once(done: Done) -> None:
     kinds = [key.rsplit("-", 1)[0] for key in done.place.stages()]
     counts = {kind: kinds.count(kind) for kind in sorted(set(kinds))}
-    assert counts == {"pack": 2, "score-sliding": 2, "score-slot": 4, "train": 2}
+    assert counts == {"audit": 1, "pack": 2, "score-sliding": 2, "score-slot": 4, "train": 2}
     assert set(done.place.attempts().values()) == {1}
 
 
