@@ -28,6 +28,7 @@ HEARTBEAT_S = 20.0
 START_S = 4.0
 """What a stage costs beside its own clock: torchrun, imports."""
 STEP = re.compile(r"step:(\d+)/(\d+) .*train_time:(\d+)ms")
+SCORED = re.compile(r"scored:(\d+)% running_bpb:([\d.]+)")
 
 
 class Board:
@@ -73,7 +74,8 @@ class Board:
         for key, (stage, _) in self.experiment.stages.items():
             if key in self.reports:
                 continue
-            part, estimate = step_progress(self.running.get(key)) if stage is Stage.TRAIN else (0.0, None)
+            log = self.running.get(key)
+            part, estimate = step_progress(log) if stage is Stage.TRAIN else (score_progress(log)[0], None)
             if seen[stage]:
                 estimate = sum(seen[stage]) / len(seen[stage])
             left += (estimate or 0.0) * (1 - part)
@@ -96,6 +98,15 @@ def step_progress(log: Path | None) -> tuple[float, float | None]:
     return step / steps, ms / 1000 * steps / step + START_S
 
 
+def score_progress(log: Path | None) -> tuple[float, str]:
+    """The part of the stream that is scored, and the running val_bpb of it, from the last such line of the log."""
+    try:
+        lines = SCORED.findall(log.read_text(encoding="utf-8", errors="replace")) if log else []
+    except OSError:
+        lines = []
+    return (int(lines[-1][0]) / 100, lines[-1][1]) if lines else (0.0, "")
+
+
 def table(board: Board) -> Group:
     """Config by config: seeds done, mean and spread, difference to the base on the same seeds."""
     experiment = board.experiment
@@ -113,12 +124,12 @@ def table(board: Board) -> Group:
 
 
 def now_line(board: Board) -> str:
-    """``12/24 stages, 1 min 5 s, ETA 2 min; now: train seed 42 33 %, score.slot seed 1337``."""
+    """``12/24 stages, 1 min 5 s, ETA 2 min; now train s42 33%, score.slot s1337 40% 2.2912``."""
     parts = []
     for key, log in board.running.items():
         stage, seed = board.experiment.stages[key]
-        part, _ = step_progress(log) if stage is Stage.TRAIN else (0.0, None)
-        parts.append(f"{stage} s{seed}" + (f" {100 * part:.0f}%" if part else ""))
+        part, running = (step_progress(log)[0], "") if stage is Stage.TRAIN else score_progress(log)
+        parts.append(f"{stage} s{seed}" + (f" {100 * part:.0f}%" if part else "") + (f" {running}" if running else ""))
     eta, whole = board.eta_s()
     left = f"ETA {'' if whole else 'over '}{clock(eta)}" if eta else "ETA unknown"
     done = f"{len(board.reports)}/{len(board.experiment.stages)} stages, {clock(board.elapsed_s())}, {left}"

@@ -19,7 +19,7 @@ from model.train import TrainConfig, fit
 from service.adapters.store_fs import FolderStore
 from service.experiment import Experiment, contend
 from service.spec import RunSpec
-from service.watch import START_S, Board, clock, now_line, step_progress, table, watch
+from service.watch import START_S, Board, clock, now_line, score_progress, step_progress, table, watch
 from sweeps.spaces import SWEEPS
 
 SEEDS = (42, 1337, 2024)
@@ -212,3 +212,12 @@ def test_an_error_inside_ends_the_watch_and_passes_through(experiment: Experimen
     with pytest.raises(KeyboardInterrupt), watch(experiment, store, Console(file=io.StringIO())):
         raise KeyboardInterrupt
     assert "watch" not in {thread.name for thread in threading.enumerate()}
+
+
+def test_a_score_that_is_under_way_shows_its_part_and_its_running_bpb(tmp_path: Path) -> None:
+    log = tmp_path / "log.txt"
+    assert score_progress(None) == score_progress(log) == (0.0, "")
+    log.write_text("ttt_chunk:1/9 lr:0.1 train_loss:2.0\n")
+    assert score_progress(log) == (0.0, "")
+    log.write_text("scored:10% running_bpb:2.5000\nscored:40% running_bpb:2.2912\nttt_chunk:5/9 lr:0.1\n")
+    assert score_progress(log) == (0.4, "2.2912")
