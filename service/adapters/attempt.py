@@ -11,9 +11,9 @@ from typing import Any
 from model.codec import TAG
 from model.job import LOG
 from model.report import StageReport, write_json
-from service.adapters.store_fs import FolderStore
+from service.adapters.store_fs import FolderStore, refusals
 from service.adapters.torchrun import run_gang, torchrun_command
-from service.errors import FailureKind
+from service.errors import FailureKind, StoreError
 from service.source import source_digest
 from service.stages import PlannedStage
 
@@ -33,7 +33,15 @@ async def run_attempt(planned: PlannedStage, store: FolderStore) -> Outcome:
 
 
 async def run_attempts(group: Sequence[PlannedStage], store: FolderStore) -> list[Outcome]:
-    """Run stages that go together in one gang; the outcome of each, in order."""
+    """Run stages that go together in one gang; the outcome of each, in order. A disk that refuses is nobody's bug."""
+    try:
+        with refusals(store.stages):
+            return await _run_attempts(group, store)
+    except StoreError as error:
+        return [Outcome(kind=FailureKind.OPERATOR, why=str(error)) for _ in group]
+
+
+async def _run_attempts(group: Sequence[PlannedStage], store: FolderStore) -> list[Outcome]:
     first = group[0]
     source = source_digest(first.modules)[:16]
     if source != first.parts["source"]:

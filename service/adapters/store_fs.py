@@ -28,7 +28,7 @@ class FolderStore:
     def __init__(self, home: Path) -> None:
         self.stages, self.tries, self.locks = home / "stages", home / "attempts", home / "locks"
         self.damaged = home / "damaged"
-        with _refusals(home):
+        with refusals(home):
             for folder in (self.stages, self.tries, self.locks):
                 folder.mkdir(parents=True, exist_ok=True)
             probe = self.locks / f".probe.{os.getpid()}"
@@ -60,7 +60,7 @@ class FolderStore:
 
     def begin(self, key: str) -> Path:
         """A fresh folder for one try of a stage, numbered from 1."""
-        with _refusals(self.tries):
+        with refusals(self.tries):
             (self.tries / key).mkdir(exist_ok=True)
             folder = self._try(key, self.attempts(key) + 1)
             folder.mkdir()
@@ -82,7 +82,7 @@ class FolderStore:
         """
         out = attempt / "out"
         report = read_report(out)
-        with _refusals(self.stages):
+        with refusals(self.stages):
             there = self.find(key)
             if there is not None:
                 return there
@@ -103,7 +103,7 @@ class FolderStore:
     def lock(self, key: str) -> Iterator[bool]:
         """Try to be the only one who computes ``key``; False when somebody else is. Freed on any end of the holder."""
         with contextlib.ExitStack() as stack:
-            with _refusals(self.locks):
+            with refusals(self.locks):
                 ours = stack.enter_context(file_lock(self.locks / key, wait=False))
             yield ours
 
@@ -117,13 +117,13 @@ class FolderStore:
     def _set_aside(self, key: str, why: str) -> None:
         target = self.damaged / f"{key}.{time.time_ns()}"
         _log.warning("stage %s is damaged (%s): set aside as %s, it will be computed again", key, why, target)
-        with _refusals(self.damaged), contextlib.suppress(FileNotFoundError):
+        with refusals(self.damaged), contextlib.suppress(FileNotFoundError):
             self.damaged.mkdir(exist_ok=True)
             os.rename(self.stages / key, target)
 
 
 @contextlib.contextmanager
-def _refusals(place: Path) -> Iterator[None]:
+def refusals(place: Path) -> Iterator[None]:
     """The disk's refusals as StoreError, with the way out."""
     try:
         yield
