@@ -6,7 +6,8 @@ frozen dataclasses, so that ``service`` needs no torch.
 
 from __future__ import annotations
 
-import itertools
+import math
+import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any, Literal
@@ -112,6 +113,8 @@ class SweepSpec:
     recipe: str
     space: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     """Dotted path -> values; the trials are their product."""
+    draw: int = 0
+    """Above 0: only so many trials, drawn from the product without repeats; the same ones each time."""
     also: tuple[tuple[Stage, Mapping[str, Any]], ...] = ()
     """Further trials: an overlay, and the scoring stage that judges it."""
     objective: Stage = Stage.SLOT
@@ -140,9 +143,21 @@ class SweepSpec:
         return [(self.objective, changes) for changes in self.grid()] + [(stage, {**part}) for stage, part in self.also]
 
     def grid(self) -> list[dict[str, Any]]:
-        """The overlays of the product, in order; none without axes."""
-        product = itertools.product(*self.space.values()) if self.space else ()
-        return [dict(zip(self.space, values, strict=True)) for values in product]
+        """The overlays of the product, or the drawn ones among them, in order; none without axes."""
+        points = math.prod(len(values) for values in self.space.values()) if self.space else 0
+        # Drawn by number, so that a huge product is never written out; seeded by the axes and nothing else.
+        drawn = (
+            sorted(random.Random(repr(self.space)).sample(range(points), self.draw)) if 0 < self.draw < points else ()
+        )
+        return [self._point(number) for number in drawn or range(points)]
+
+    def _point(self, number: int) -> dict[str, Any]:
+        """One overlay of the product, by its place in it; the last axis runs fastest."""
+        point = {}
+        for path, values in reversed(self.space.items()):
+            number, place = divmod(number, len(values))
+            point[path] = values[place]
+        return dict(reversed(point.items()))
 
     def check(self, base: RunSpec) -> None:
         """Refuse a space that doesn't fit ``base`` before anything runs.
@@ -150,6 +165,8 @@ class SweepSpec:
         Raises:
             SpecError: an unknown path, an empty axis, a value that doesn't fit, an objective that is off.
         """
+        if self.draw < 0:
+            raise SpecError(f"sweep {self.name}: draw must be 0 or more, got {self.draw}")
         for path, values in self.space.items():
             if not values:
                 raise SpecError(f"sweep {self.name}: {path} has no values")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 
+import psutil
 import pytest
 
 from tests.flow.conftest import Head, Place, alive, wait_until
@@ -30,6 +31,9 @@ def test_a_driver_killed_in_the_middle_leaves_nobody_and_the_next_run_finishes(p
 def test_an_interrupted_run_ends_its_gangs_and_says_so(place: Place, sign: signal.Signals) -> None:
     driver = place.start("run", "tiny", "--seeds", "1,2", *place.small(score__slot="none", train__steps=100_000))
     wait_until("training is under way", lambda: place.log_says("train-*", "step:4/"))
+    ranks = [psutil.Process(pid) for pid, line in alive().items() if "-m model train" in line]
+    assert ranks
+    assert {rank.nice() for rank in ranks} == {psutil.Process().nice()}, "what is timed runs behind nothing else"
     driver.send_signal(sign)
     said, _ = driver.communicate(timeout=30)
     assert driver.returncode == 130, said

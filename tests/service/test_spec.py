@@ -315,3 +315,23 @@ def test_a_further_trial_is_checked_like_the_others(spec: RunSpec) -> None:
         SweepSpec(name="s", recipe="r", also=((Stage.TTT, {}),)).check(spec)
     with pytest.raises(SpecError, match="has no trials"):
         SweepSpec(name="s", recipe="r").check(spec)
+
+
+def test_drawn_trials_are_a_part_of_the_product_and_the_same_ones_each_time() -> None:
+    space = {"score.slot.lr": (0.1, 0.2, 0.3), "score.slot.steps": (1, 2, 3, 4)}
+    whole = SweepSpec(name="s", recipe="r", space=space).grid()
+    drawn = SweepSpec(name="s", recipe="r", space=space, draw=5).grid()
+    assert len(drawn) == 5
+    assert [point for point in whole if point in drawn] == drawn, "in the order of the product, none twice"
+    assert drawn == SweepSpec(name="another", recipe="r", space=space, draw=5).grid()
+    assert SweepSpec(name="s", recipe="r", space=space, draw=99).grid() == whole
+
+
+def test_a_draw_from_a_huge_product_does_not_write_it_out() -> None:
+    space = {f"axis{i}": tuple(range(1000)) for i in range(5)}
+    assert len(SweepSpec(name="s", recipe="r", space=space, draw=3).grid()) == 3
+
+
+def test_a_negative_draw_is_refused(spec: RunSpec) -> None:
+    with pytest.raises(SpecError, match="draw must be 0 or more, got -1"):
+        SweepSpec(name="s", recipe="r", space={"score.slot.lr": (0.1,)}, draw=-1).check(spec)
