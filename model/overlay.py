@@ -7,11 +7,14 @@ errors: an unknown path names what exists, a wrong value names what is taken.
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import sys
 import types
 import typing
 from collections.abc import Mapping
 from typing import Any
+
+LARGEST_FLOAT32 = 3.4028234663852886e38
 
 
 def overlay(config: Any, changes: Mapping[str, Any]) -> Any:
@@ -21,6 +24,18 @@ def overlay(config: Any, changes: Mapping[str, Any]) -> Any:
         ValueError: a path or a value that doesn't fit, with the way out in the message.
     """
     return _replace_all(config, {tuple(path.split(".")): value for path, value in changes.items()}, 0)
+
+
+def check_finite_fields(config: Any, path: str) -> None:
+    """Refuse NaN and infinity in a config's own float fields, and what float32 can't hold: comparisons let NaN pass.
+
+    Raises:
+        ValueError: with the field's path and value.
+    """
+    for one in dataclasses.fields(config):
+        value = getattr(config, one.name)
+        if isinstance(value, float) and not abs(value) <= LARGEST_FLOAT32:
+            raise ValueError(f"{path}.{one.name} must be a finite number that float32 holds, got {value}")
 
 
 def field_at(config: Any, path: str) -> Any:
@@ -57,6 +72,7 @@ def _replace_all(config: Any, changes: Mapping[tuple[str, ...], Any], depth: int
             below.setdefault(name, {})[names] = value
             continue
         old, hint = getattr(config, name), typing.get_type_hints(type(config))[name]
+        value = _built(path, hint, value)
         group = dataclasses.is_dataclass(old) and not dataclasses.is_dataclass(value)
         if group and not (value is None and type(None) in typing.get_args(hint)):
             raise ValueError(f"{path} is a group of fields, set one of them: {_children(path, old)}")
@@ -64,6 +80,25 @@ def _replace_all(config: Any, changes: Mapping[tuple[str, ...], Any], depth: int
     for name, inner in below.items():
         values[name] = _replace_all(values.get(name, getattr(config, name)), inner, depth + 1)
     return dataclasses.replace(config, **values) if values else config
+
+
+def _built(path: str, hint: Any, value: Any) -> Any:
+    """``module:Class`` of ``model`` as that config with its defaults, where a kind of config is asked for; so that an
+    optional part can be turned on, or one technique put in another's place, from a command line."""
+    kinds = [kind for kind in (typing.get_args(hint) or (hint,)) if getattr(kind, "_is_protocol", False)]
+    if not kinds or not isinstance(value, str):
+        return value
+    module, _, name = value.partition(":")
+    try:
+        if module.split(".")[0] != "model":
+            raise ImportError("only what lies in model/ can be part of a config")
+        kind = getattr(importlib.import_module(module), name)
+        if not (isinstance(kind, type) and dataclasses.is_dataclass(kind)):
+            raise ImportError(f"{name} is no config")
+        return kind()
+    except (ImportError, AttributeError, TypeError) as error:
+        way_out = "write module:Class, e.g. model.adapt.ttt:Ttt"
+        raise ValueError(f"{path} must be a {kinds[0].__name__}, got {value!r}: {error}; {way_out}") from None
 
 
 def _check_field(config: Any, names: tuple[str, ...], depth: int) -> None:

@@ -40,6 +40,17 @@ class RunConfig:
     pack: PackConfig = PackConfig()
     score: ScoreConfig = ScoreConfig()
 
+    def __post_init__(self) -> None:
+        """Refuse parts that don't go together now, and not after training.
+
+        Raises:
+            ValueError: with both values.
+        """
+        for part in (self.adapt.prequant, self.score.slot, self.score.ttt):
+            check = getattr(part, "check", None)
+            if check is not None:
+                check(self.net.layers, self.score.windows)
+
 
 def run_stage(function: StageFunction, job: Job, out: Path, gang: Gang) -> dict[str, float]:
     """One stage with its report; a rank that fails leaves ``failure.<rank>.json`` with its traceback and raises."""

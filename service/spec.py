@@ -154,10 +154,10 @@ class SweepSpec:
     def _point(self, number: int) -> dict[str, Any]:
         """One overlay of the product, by its place in it; the last axis runs fastest."""
         point = {}
-        for path, values in reversed(self.space.items()):
+        for path, values in reversed(list(self.space.items())):
             number, place = divmod(number, len(values))
             point[path] = values[place]
-        return dict(reversed(point.items()))
+        return dict(reversed(list(point.items())))
 
     def check(self, base: RunSpec) -> None:
         """Refuse a space that doesn't fit ``base`` before anything runs.

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import torch
 
+from model.overlay import check_finite_fields
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AdamRule:
@@ -17,6 +19,7 @@ class AdamRule:
     weight_decay: float = 0.0
 
     def __post_init__(self) -> None:
+        check_finite_fields(self, "rule")
         if not 0 <= self.beta1 < 1 or not 0 <= self.beta2 < 1:
             raise ValueError(f"rule: betas must be in [0, 1), got {self.beta1}, {self.beta2}")
         if self.eps <= 0 or self.weight_decay < 0:

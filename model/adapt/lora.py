@@ -25,6 +25,7 @@ from model.data.vocab import BOS
 from model.gang import Gang
 from model.net.gpt import GPT
 from model.net.linear import Linear
+from model.overlay import check_finite_fields
 from model.score.bpb import Tally
 from model.score.sliding import log_probs
 from model.score.stream import Stream
@@ -44,6 +45,7 @@ class DocumentLora:
     """Gradient steps on each chunk after it is scored; 0 adapts nothing."""
 
     def __post_init__(self) -> None:
+        check_finite_fields(self, "score.ttt")
         for name in ("rank", "chunk_tokens"):
             if getattr(self, name) < 1:
                 raise ValueError(f"score.ttt.{name} must be 1 or more, got {getattr(self, name)}")

@@ -17,8 +17,10 @@ from model.adapt.descent import Descent, summed_losses, trainable, whole_sequenc
 from model.adapt.rule import Rule
 from model.gang import Gang
 from model.net.gpt import GPT
+from model.overlay import check_finite_fields
 from model.score.exposure import Exposure
 from model.score.stream import Stream
+from model.score.windows import WindowConfig
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,6 +45,7 @@ class Prequant:
     rule: Rule = AdamRule()
 
     def __post_init__(self) -> None:
+        check_finite_fields(self, "adapt.prequant")
         for name in ("epochs", "seq_len", "freeze_blocks", "grad_clip"):
             if getattr(self, name) < 0:
                 raise ValueError(f"adapt.prequant.{name} must be 0 or more, got {getattr(self, name)}")
@@ -53,6 +56,18 @@ class Prequant:
             raise ValueError(
                 f"adapt.prequant.lr must be above 0 and adapt.prequant.lr_floor in [0, 1], "
                 f"got {self.lr} and {self.lr_floor}"
+            )
+
+    def check(self, layers: int, windows: WindowConfig) -> None:
+        """Refuse to freeze everything.
+
+        Raises:
+            ValueError: with both numbers.
+        """
+        if self.freeze_blocks >= layers:
+            raise ValueError(
+                f"adapt.prequant.freeze_blocks must be below net.layers={layers}, got {self.freeze_blocks}: "
+                "nothing would be left to train"
             )
 
     def rate(self, epoch: int) -> float:

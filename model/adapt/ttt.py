@@ -22,6 +22,7 @@ from model.adapt.rule import Rule
 from model.adapt.sgd import SgdRule
 from model.gang import Gang
 from model.net.gpt import GPT
+from model.overlay import check_finite_fields
 from model.score.bpb import Tally
 from model.score.scorer import Scorer
 from model.score.sliding import Sliding
@@ -59,6 +60,7 @@ class Ttt:
     feels: the number of loss positions in a batch scales its steps."""
 
     def __post_init__(self) -> None:
+        check_finite_fields(self, "score.ttt")
         for name in ("epochs", "freeze_blocks", "grad_clip"):
             if getattr(self, name) < 0:
                 raise ValueError(f"score.ttt.{name} must be 0 or more, got {getattr(self, name)}")
@@ -68,18 +70,31 @@ class Ttt:
         if self.lr <= 0:
             raise ValueError(f"score.ttt.lr must be above 0, got {self.lr}")
 
-    def score_stream(self, net: GPT, stream: Stream, windows: WindowConfig, tally: Tally, gang: Gang) -> None:
-        """Predict every target of ``stream`` into ``tally``, learning from each chunk once it is scored.
+    def check(self, layers: int, windows: WindowConfig) -> None:
+        """Refuse what doesn't go with the network or the windows, before anything is trained.
 
         Raises:
-            ValueError: a chunk has no room for one sequence, or every block is frozen.
-            FloatingPointError: the loss became NaN or infinite; the message has the chunk and the epoch, from 1.
+            ValueError: every block is frozen, or a chunk has no room for one sequence.
         """
+        if self.freeze_blocks >= layers:
+            raise ValueError(
+                f"score.ttt.freeze_blocks must be below net.layers={layers}, got {self.freeze_blocks}: "
+                "nothing would be left to train"
+            )
         if self.chunk_tokens < windows.seq_len:
             raise ValueError(
                 f"score.ttt.chunk_tokens must be score.windows.seq_len={windows.seq_len} or more, "
                 f"got {self.chunk_tokens}: a chunk trains on whole sequences"
             )
+
+    def score_stream(self, net: GPT, stream: Stream, windows: WindowConfig, tally: Tally, gang: Gang) -> None:
+        """Predict every target of ``stream`` into ``tally``, learning from each chunk once it is scored.
+
+        Raises:
+            ValueError: as :meth:`check`, or ``score_with`` scores something else than the windows of a chunk.
+            FloatingPointError: the loss became NaN or infinite; the message has the chunk and the epoch, from 1.
+        """
+        self.check(len(net.blocks), windows)
         if self.epochs == 0:
             self.score_with.score_stream(net, stream, windows, tally, gang)
             return
@@ -99,12 +114,23 @@ class Ttt:
                 )
                 for chunk in range(chunks):
                     first, stop = chunk * self.chunk_tokens, (chunk + 1) * self.chunk_tokens
-                    self.score_with.score_stream(net, stream, windows.part(first, stop), tally, gang)
+                    self._score(net, stream, windows.part(first, stop), tally, gang)
                     if chunk < chunks - 1:
                         self._learn(descent, chunk, chunks, windows.seq_len, tally)
         finally:
             if not self.keep_weights:
                 net.load_state_dict(before)
+
+    def _score(self, net: GPT, stream: Stream, part: WindowConfig, tally: Tally, gang: Gang) -> None:
+        """Score the windows of one chunk, these and no others."""
+        due = sum(w.stop - w.scored for batch in part.batches(stream.targets, gang) for w in batch)
+        before = tally.done
+        self.score_with.score_stream(net, stream, part, tally, gang)
+        if tally.done - before != due:
+            raise ValueError(
+                f"score.ttt.score_with={type(self.score_with).__name__} scored {tally.done - before} targets of a "
+                f"chunk of {due}: it must score the windows it is given, as Sliding and Slot do"
+            )
 
     def _learn(self, descent: Descent, chunk: int, chunks: int, seq_len: int, tally: Tally) -> None:
         """Train on chunk ``chunk`` of ``chunks``, which has been scored, and note it."""

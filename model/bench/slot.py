@@ -1,6 +1,6 @@
 """What SLOT costs: against the plain implementation of the field's scripts, and beside the network's forward.
 
-python -m model.bench.slot --threads 2          (or: caddie bench slot --json)
+python -m model.bench slot --threads 2          (or: caddie bench slot --json)
 """
 
 from __future__ import annotations

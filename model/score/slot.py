@@ -35,12 +35,13 @@ class Slot(Fit):
     """What carries loss, beside how it is fitted."""
 
     loss_on: Literal["context", "scored", "all"] = "context"
-    """``scored`` (#1229, #1303, #1488) and ``all`` (#1128, #1176) leak; records refuse them."""
+    """``scored`` (#1229, #1303, #1488) and ``all`` (#1176; #1128 leaves out each window's last) leak; records refuse
+    them."""
     context_tokens: int = 0
     """Of ``context``: the last so many positions before the scored ones; 0 is all of them."""
     after: Scorer | None = None
-    """Runs over the stream first and may leave the weights changed: with TTT that keeps its weights this is #1176, and
-    every token is scored by weights that were trained on it."""
+    """Runs over the stream first. One that leaves the weights changed, as TTT that keeps them does (#1176), has every
+    token scored by weights that have seen it; one that restores them, for nothing."""
 
     def __post_init__(self) -> None:
         Fit.__post_init__(self)
@@ -48,6 +49,22 @@ class Slot(Fit):
             raise ValueError(f"score.slot.loss_on must be one of context, scored, all, got {self.loss_on!r}")
         if self.context_tokens < 0:
             raise ValueError(f"score.slot.context_tokens must be 0 or more, got {self.context_tokens}")
+        if self.context_tokens and self.loss_on != "context":
+            raise ValueError(
+                f"score.slot.context_tokens={self.context_tokens} has no say with score.slot.loss_on={self.loss_on!r}"
+            )
+
+    def check(self, layers: int, windows: WindowConfig) -> None:
+        """Refuse windows that leave nothing to fit on.
+
+        Raises:
+            ValueError: with ``loss_on=context`` no window has context.
+        """
+        if self.loss_on == "context" and self.steps and windows.stride == windows.seq_len:
+            raise ValueError(
+                f"score.windows.stride={windows.stride} is the whole window, so score.slot.loss_on='context' has no "
+                "context to fit on: set a shorter stride"
+            )
 
     def score_stream(self, net: GPT, stream: Stream, windows: WindowConfig, tally: Tally, gang: Gang) -> None:
         """Predict every target of ``stream``, after fitting, into ``tally``."""
@@ -77,11 +94,9 @@ def score_together(
         raise ValueError("score.slot: configurations with other loss_on, context_tokens or after share no forward")
     if LANES % gang.world and any(slot.warm_start for slot in slots):
         raise ValueError(f"score.slot.warm_start needs 1, 2, 4 or 8 ranks to give one result, got {gang.world}")
-    if slots[0].after is not None:
-        before = Tally(stream, tallies[0].bytes_per_target, gang, tallies[0].tell)
-        slots[0].after.score_stream(net, stream, windows, before, gang)
+    if slots[0].after is not None and runs_changed(slots[0].after, net, stream, windows, tallies[0], gang):
         for tally in tallies:
-            tally.trained(0, before.exposure.trained_to)
+            tally.trained(0, stream.targets)
     for slot, tally in zip(slots, tallies, strict=True):
         if not slot.steps:
             Sliding().score_stream(net, stream, windows, tally, gang)
@@ -89,6 +104,13 @@ def score_together(
     head = Head.of(net.embedding, net.logit_cap)
     for number, batch in windows.numbered_batches(stream.targets, gang) if fitting else ():
         _score_batch(net, head, stream, number, batch, fitting, gang)
+
+
+def runs_changed(first: Scorer, net: GPT, stream: Stream, windows: WindowConfig, like: Tally, gang: Gang) -> bool:
+    """Run ``first`` over the stream, for its effect on the weights alone; whether it left them changed."""
+    before = {name: weight.clone() for name, weight in net.state_dict().items()}
+    first.score_stream(net, stream, windows, Tally(stream, like.bytes_per_target, gang, like.tell), gang)
+    return any(not torch.equal(weight, before[name]) for name, weight in net.state_dict().items())
 
 
 def _score_batch(

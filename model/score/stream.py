@@ -18,6 +18,10 @@ class Stream:
 
     tokens: Tokens
 
+    def __post_init__(self) -> None:
+        if len(self.tokens) < 2:
+            raise ValueError(f"the validation split has {len(self.tokens)} tokens, so there is none to predict")
+
     @property
     def targets(self) -> int:
         """n, the number of predictions."""

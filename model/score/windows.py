@@ -76,7 +76,8 @@ class WindowConfig:
 
     def numbered_batches(self, targets: int, gang: Gang) -> Iterator[tuple[int, list[Window]]]:
         """This rank's batches with their numbers. A batch holds windows of one shape and is the same for every world
-        size: ranks take whole batches in turn, and so get the same sums."""
+        size: ranks take whole batches in turn, and so get the same sums. (The field's first batch is window 0 with 31
+        others, N = 4,032 for SLOT's loss; ours begins after window 0, so a batch's neighbours differ by one window.)"""
         shapes = groupby(self.plan(targets), key=lambda w: (w.stop - w.start, w.context))
         everything = [
             group[i : i + self.batch_seqs]

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from model.overlay import check_finite_fields
+
 LARGEST_SAFE_CAP = 80.0
 """Up to here exp of a capped logit fits float32, and softmax needs no pass for the row's maximum."""
 
@@ -20,7 +22,8 @@ class Fit:
     per: Literal["window", "batch"] = "window"
     """Who shares the parameters: nobody (#1229, #1303, #1488), or the whole batch of windows (#1128, #1176, #1306)."""
     optimiser: Literal["adamw", "lbfgs"] = "adamw"
-    """L-BFGS with strong Wolfe line search is #1350's; then ``lr`` is its first step and ``steps`` its iterations."""
+    """L-BFGS with strong Wolfe line search is #1350's; then ``lr`` is its first step, ``steps`` its iterations, and
+    AdamW's own fields (schedule, lr_min, betas, eps, weight decay) have no say."""
     steps: int = 16
     lr: float = 0.008
     schedule: Literal["cosine", "constant"] = "cosine"
@@ -35,12 +38,14 @@ class Fit:
     clamp: float = 0.0
     """Above 0: fitted parameters are cut to [-clamp, clamp] at the end (#1350: 5)."""
     warm_start: float = 0.0
-    """Start from this multiple of an earlier batch's fit and not from zero (#1319: 0.85, #1350: 1)."""
+    """Start from this multiple of the fit of eight batches before and not from zero. In the field it is the batch just
+    before on the same rank (#1319: 0.85, #1350: 1), and the score depends on how many ranks there are."""
     loss_scale: Literal["batch", "window"] = "batch"
     """What the gradient is divided by: the loss rows of the batch, as the field does, or of the window. AdamW's eps is
     not scale-free, so with ``batch`` the score depends on ``score.windows.batch_seqs``."""
 
     def __post_init__(self) -> None:
+        check_finite_fields(self, "score.slot")
         choices = {"per": ("window", "batch"), "optimiser": ("adamw", "lbfgs"), "schedule": ("cosine", "constant")}
         for name, known in (choices | {"loss_scale": ("batch", "window")}).items():
             if getattr(self, name) not in known:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from model.adapt.muon_ttt import MuonRule
 from model.adapt.prequant import Prequant
 from model.adapt.stage import AdaptConfig
 from model.adapt.ttt import Ttt
@@ -17,7 +18,7 @@ from model.data.shards import open_corpus
 from model.gang import Gang
 from model.job import Job
 from model.net.gpt import GPTConfig
-from model.overlay import field_at
+from model.overlay import field_at, overlay
 from model.quant.pack import PackConfig
 from model.report import StageReport, read_report
 from model.run import RunConfig, run_chain, run_stage
@@ -180,3 +181,50 @@ def test_the_table_s_entries_and_config_paths_exist(corpus_folder: Path) -> None
     order = list(STAGES)
     for stage, definition in STAGES.items():
         assert all(order.index(before) < order.index(stage) for before in definition.after)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"score.ttt.freeze_blocks": 2}, r"score\.ttt\.freeze_blocks must be below net\.layers=2, got 2"),
+        ({"score.ttt.chunk_tokens": 31}, r"score\.ttt\.chunk_tokens must be .*seq_len=32 or more, got 31"),
+        ({"adapt.prequant.freeze_blocks": 9}, r"adapt\.prequant\.freeze_blocks must be below net\.layers=2, got 9"),
+        ({"score.windows.stride": 32}, r"score\.windows\.stride=32 is the whole window"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_parts_that_do_not_go_together_are_refused_before_anything_runs(
+    corpus_folder: Path, change: dict[str, int], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        overlay(tiny_job(corpus_folder).config, change)
+
+
+def test_a_part_that_is_off_is_turned_on_by_its_name_and_set_in_the_same_breath(corpus_folder: Path) -> None:
+    plain = overlay(tiny_job(corpus_folder).config, {"score.ttt": None})
+    changes = {
+        "score.ttt": "model.adapt.ttt:Ttt",
+        "score.ttt.epochs": 5,
+        "score.ttt.rule": "model.adapt.muon_ttt:MuonRule",
+        "score.ttt.rule.iterations": 3,
+    }
+    assert overlay(plain, changes).score.ttt == Ttt(epochs=5, rule=MuonRule(iterations=3))
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("os:system", "only what lies in model/"),
+        ("model.adapt.ttt:Tttt", "has no attribute 'Tttt'"),
+        ("model.adapt.nothing:Ttt", "No module named"),
+        ("model.adapt.ttt:chunk_rate", "chunk_rate is no config"),
+        ("on", "only what lies in model/"),
+    ],
+)
+def test_a_part_by_a_wrong_name_is_refused_with_the_way_out(corpus_folder: Path, name: str, why: str) -> None:
+    with pytest.raises(
+        ValueError, match=rf"score\.ttt must be a Scorer, got '{name}': .*{why}.*e\.g\. model\.adapt\.ttt"
+    ):
+        overlay(tiny_job(corpus_folder).config, {"score.ttt": name})
+    with pytest.raises(ValueError, match=r"score\.ttt must be of type Scorer, got Sgd"):
+        overlay(tiny_job(corpus_folder).config, {"score.ttt": "model.adapt.sgd:SgdRule"})

@@ -12,7 +12,9 @@ import torch
 import torch.nn.functional as F
 
 from model.adapt.adam import AdamRule
+from model.adapt.lora import DocumentLora
 from model.adapt.muon_ttt import MuonRule
+from model.adapt.prequant import Prequant
 from model.adapt.sgd import SgdRule
 from model.adapt.ttt import Ttt
 from model.gang import Gang
@@ -297,5 +299,22 @@ def test_a_chunk_without_room_for_a_sequence_is_refused_with_both_lengths(random
 
 
 def test_freezing_everything_is_refused_with_the_number_of_blocks(random_net: NetFactory) -> None:
-    with pytest.raises(ValueError, match="freeze_blocks is 2, but the network has 2 blocks"):
+    with pytest.raises(ValueError, match=r"score\.ttt\.freeze_blocks must be below net\.layers=2, got 2"):
         tally_of(random_net(), replace(TTT, freeze_blocks=2), some_stream(90))
+
+
+def test_a_scorer_that_does_not_keep_to_the_windows_of_a_chunk_is_refused(random_net: NetFactory) -> None:
+    stream = some_stream(200)
+    tally = Tally(stream, np.ones(200, dtype=np.int64), Gang())
+    ttt = Ttt(chunk_tokens=64, score_with=DocumentLora(chunk_tokens=16))
+    with pytest.raises(ValueError, match=r"score_with=DocumentLora scored .* it must score the windows it is given"):
+        ttt.score_stream(random_net(), stream, WindowConfig(seq_len=16, stride=8), tally, Gang())
+
+
+@pytest.mark.parametrize(
+    "config", [lambda x: Ttt(lr=x), lambda x: Ttt(grad_clip=x), lambda x: DocumentLora(lr=x), lambda x: Prequant(lr=x)]
+)
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), 1e39])
+def test_a_knob_that_is_no_number_is_refused_by_its_path(config: Callable[[float], object], bad: float) -> None:
+    with pytest.raises(ValueError, match=r"(score\.ttt|adapt\.prequant)\.\w+ must be a finite number"):
+        config(bad)

@@ -225,6 +225,46 @@ def test_slot_after_something_that_keeps_its_weights_is_marked(random_net: NetFa
     assert torch.equal(after.nats, tally_of(changed, Slot(steps=2), stream, WINDOWS).nats)
 
 
+@dataclass(frozen=True)
+class Restores:
+    """Changes the weights on its way and puts them back."""
+
+    def score_stream(self, net: GPT, stream: Stream, windows: WindowConfig, tally: Tally, gang: Gang) -> None:
+        before = net.embedding.detach().clone()
+        TrainsOnAll().score_stream(net, stream, windows, tally, gang)
+        with torch.no_grad():
+            net.embedding.copy_(before)
+
+
+def test_slot_after_something_that_restores_its_weights_is_slot_and_clean(random_net: NetFactory) -> None:
+    net, stream = random_net(), some_stream(45)
+    plain = tally_of(net, Slot(steps=2), stream, WINDOWS)
+    for first in (Restores(), Sliding()):
+        after = tally_of(net, Slot(steps=2, after=first), stream, WINDOWS)
+        assert torch.equal(after.nats, plain.nats)
+        assert after.exposure.exposed == 0
+        assert after.exposure.events == plain.exposure.events
+
+
+def test_context_tokens_without_context_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"score\.slot\.context_tokens=5 has no say with .*'scored'"):
+        Slot(loss_on="scored", context_tokens=5)
+
+
+def test_windows_without_context_are_refused_for_context_slot() -> None:
+    whole = WindowConfig(seq_len=16, stride=16)
+    with pytest.raises(ValueError, match=r"score\.windows\.stride=16 is the whole window"):
+        Slot().check(2, whole)
+    Slot(loss_on="scored").check(2, whole)
+
+
+@pytest.mark.parametrize("name", ["lr", "lr_min", "weight_decay", "clamp", "warm_start", "eps"])
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), 1e39])
+def test_a_knob_that_is_no_number_is_refused_by_its_path(name: str, bad: float) -> None:
+    with pytest.raises(ValueError, match=rf"score\.slot\.{name} must be a finite number"):
+        Slot(**{name: bad})
+
+
 def test_context_slot_does_use_what_was_scored_before(random_net: NetFactory) -> None:
     net, stream = random_net(), some_stream(45)
     slot = tally_of(net, Slot(steps=6, lr=0.05), stream, WINDOWS).nats

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model.gang import Gang
+from model.score.stream import Stream
 from model.score.windows import Window, WindowConfig
 
 plans = st.integers(1, 20).flatmap(
@@ -88,6 +90,12 @@ def test_the_field_s_validation_split_takes_its_number_of_windows() -> None:
 def test_a_stride_that_leaves_tokens_unscored_is_refused(stride: int) -> None:
     with pytest.raises(ValueError, match=f"stride must be 1 to seq_len=8, got {stride}"):
         WindowConfig(seq_len=8, stride=stride)
+
+
+@pytest.mark.parametrize("tokens", [0, 1])
+def test_a_stream_with_nothing_to_predict_is_refused(tokens: int) -> None:
+    with pytest.raises(ValueError, match=f"has {tokens} tokens, so there is none to predict"):
+        Stream(tokens=np.zeros(tokens, dtype=np.uint16))
 
 
 def test_an_empty_batch_or_stream_is_refused() -> None:
