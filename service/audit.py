@@ -74,12 +74,14 @@ def find_outside(name: str, folders: Sequence[str]) -> Outside:
     """The module of ``package.module:Name`` below the first of ``folders`` that has it; nothing is imported.
 
     Raises:
-        SpecError: no folder has it, or the name isn't of that form.
+        SpecError: no folder has it, its name is one of Python's own, or isn't of that form.
     """
     module, _, inside = name.partition(":")
     parts = module.split(".")
     if not inside.isidentifier() or not all(part.isidentifier() for part in parts):
         raise SpecError(f"scorer {name!r}: write it as package.module:Name")
+    if parts[0] in sys.stdlib_module_names:
+        raise SpecError(f"scorer {name!r}: {parts[0]} is a module of Python's own; give yours another name")
     for folder in map(Path, folders):
         stem = folder.joinpath(*parts)
         for path in (stem.with_suffix(".py"), stem / "__init__.py"):

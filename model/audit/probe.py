@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from model.audit.rules import ENDLESS
+from model.audit.rules import UNBOUNDED
 from model.gang import Gang
 from model.score.bpb import Tally
 from model.score.stream import Stream
@@ -26,6 +26,7 @@ class Probe(Tally):
     ) -> None:
         super().__init__(stream, bytes_per_target, Gang())
         n = stream.targets
+        self._stream, self._tokens = stream, stream.tokens.copy()
         self.vocab_size, self.base = vocab_size, base
         self.seen = np.zeros(n, dtype=np.int64)
         """How often each target was scored."""
@@ -39,6 +40,8 @@ class Probe(Tally):
         self.narrowest, self.widest = vocab_size, vocab_size
         self.largest_log_sum = 0.0
         self.losses = torch.zeros(n, dtype=torch.float64)
+        self.arrays_changed = 0
+        """How many of tokens, targets and counts were not left as they were: a scorer can reach into all of them."""
 
     def add(self, firsts: Sequence[int], log_probs_BSV: Tensor, fitted_to: Sequence[int] | None = None) -> None:
         """As :class:`Tally`, which still gets everything."""
@@ -57,8 +60,16 @@ class Probe(Tally):
 
     def finish(self) -> None:
         """After a pass: a target that was scored more or less often than in ``base`` has changed, too."""
+        self.arrays_changed = sum(
+            not np.array_equal(theirs, own)
+            for theirs, own in (
+                (self._stream.tokens, self._tokens),
+                (self.targets, self._tokens[1:]),
+                (self.times.cpu().numpy(), self.seen),
+            )
+        )
         if self.base is not None:
-            self.changes[self.seen != self.base.seen] = ENDLESS
+            self.changes[self.seen != self.base.seen] = UNBOUNDED
 
     def _whole(self, log_probs_BSV: Tensor) -> Tensor:
         """The same over exactly V tokens; the width it had is noted."""
@@ -76,7 +87,7 @@ class Probe(Tally):
         self.not_numbers += int(bad.sum())
         if not bad.all():
             self.largest_log_sum = max(self.largest_log_sum, float(sums[~bad].abs().max()))
-        ids = torch.from_numpy(self.targets[targets].astype(np.int64))
+        ids = torch.from_numpy(self._tokens[1:][targets].astype(np.int64))
         self.losses[targets] -= rows_SV.gather(1, ids[:, None]).squeeze(1).double()
         for k in range(KEPT):
             now = self.seen[targets] == k
@@ -100,5 +111,5 @@ def largest_change(before_SV: Tensor, after_SV: Tensor) -> NDArray[np.float64]:
     if torch.equal(before_SV, after_SV):
         return np.zeros(len(before_SV))
     difference = torch.where(before_SV == after_SV, 0.0, (before_SV - after_SV).abs())
-    largest: NDArray[np.float64] = difference.nan_to_num(nan=ENDLESS, posinf=ENDLESS).amax(-1).double().numpy()
-    return np.minimum(largest, ENDLESS)
+    largest: NDArray[np.float64] = difference.nan_to_num(nan=UNBOUNDED, posinf=UNBOUNDED).amax(-1).double().numpy()
+    return np.minimum(largest, UNBOUNDED)

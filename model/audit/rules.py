@@ -15,8 +15,11 @@ CHANGE_TOLERANCE_NATS = 1e-6
 """Two units of the last place of a float32 near -8. A CPU repeats a pass bit for bit, so an honest scorer shows 0."""
 SUM_TOLERANCE_NATS = 1e-4
 """Of |log sum p|: what float32 leaves over some thousand terms."""
-ENDLESS = 1e9
+UNBOUNDED = 1e9
 """Stands in evidence for a change without bound: to a probability of 0, to no number, to a score that isn't there."""
+
+UNMOVED = 0.1
+"""So large a part of what follows a change may be as it was; more, and the changed text was not what was scored."""
 
 Evidence = Mapping[str, float]
 """Numbers by name; whole ones are counts, ``*_nats`` are differences of log-probabilities."""
@@ -51,16 +54,31 @@ def judged(evidence: Mapping[str, Evidence]) -> tuple[AuditRule, ...]:
 
 def strict_prefix(e: Evidence) -> tuple[bool, str]:
     """C1: what is said of a token depends on the tokens before it and on nothing else."""
-    tried = f"{e['flips']:.0f} changed streams ({e['places']:.0f} places, one token or all from there)"
+    tried = (
+        f"{e['flips']:.0f} changed streams ({e['places']:.0f} places of {e['kinds_covered']:.0f} of {e['kinds']:.0f} "
+        "kinds, one token or all from there)"
+    )
     leaked = f"{e['leaking_flips']:.0f} of {tried} leaked"
     if e["largest_change_nats"] <= CHANGE_TOLERANCE_NATS:
         compared = f"{e['positions_compared']:,.0f} distributions of tokens up to the change"
-        return e["flips"] > 0, f"{leaked}: {compared} differ by {e['largest_change_nats']:.9f} nats at most"
+        because = f"{leaked}: {compared} differ by {e['largest_change_nats']:.9f} nats at most"
+        unmoved = e["later_targets_unmoved"]
+        if e["largest_later_change_nats"] == 0 or unmoved > UNMOVED * e["later_targets"]:
+            # A cache across passes: whatever it holds, it was not made from the text that was changed.
+            return False, (
+                f"the changed text was not seen: {unmoved:,.0f} of {e['later_targets']:,.0f} distributions after a "
+                f"change of all tokens are as before; {because}"
+            )
+        because += (
+            f", while of {e['later_targets']:,.0f} later ones {unmoved:,.0f} stay and the others differ by up to "
+            f"{e['largest_later_change_nats']:.6f}"
+        )
+        return 0 < e["kinds"] == e["kinds_covered"], because
     what = "every token from" if e["flipped_to_the_end"] else "token"
     where = f"token {e['changed_token']:.0f}, {e['tokens_ahead']:.0f} before it"
     if e["tokens_ahead"] == 0:
         where = "that token itself"
-    change = "without bound" if e["largest_change_nats"] >= ENDLESS else f"by {e['largest_change_nats']:.6f} nats"
+    change = "without bound" if e["largest_change_nats"] >= UNBOUNDED else f"by {e['largest_change_nats']:.6f} nats"
     return False, (
         f"changing {what} {e['flipped_token']:.0f} (batch {e['flipped_batch']:.0f}, window {e['flipped_window']:.0f}) "
         f"changed what is said of {where} (batch {e['changed_batch']:.0f}, window {e['changed_window']:.0f}) {change}; "
@@ -72,11 +90,12 @@ def full_distribution(e: Evidence) -> tuple[bool, str]:
     """C2: every token is scored by a distribution over the whole vocabulary that sums to 1."""
     whole = e["narrowest"] == e["widest"] == e["vocab_size"]
     finite = e["not_numbers"] == 0 and e["largest_log_sum_nats"] <= SUM_TOLERANCE_NATS
-    looked_up = e["largest_loss_difference_nats"] <= CHANGE_TOLERANCE_NATS
+    looked_up = e["largest_loss_difference_nats"] <= CHANGE_TOLERANCE_NATS and e["arrays_changed"] == 0
     because = (
         f"{e['distributions']:,.0f} distributions over {e['narrowest']:,.0f} to {e['widest']:,.0f} of "
         f"{e['vocab_size']:,.0f} tokens, |log sum p| at most {e['largest_log_sum_nats']:.9f}, "
-        f"{e['not_numbers']:.0f} not numbers, losses {e['largest_loss_difference_nats']:.9f} nats off them at most"
+        f"{e['not_numbers']:.0f} not numbers, losses {e['largest_loss_difference_nats']:.9f} nats off them at most, "
+        f"{e['arrays_changed']:.0f} of the tally's and the stream's arrays changed by the scorer"
     )
     return e["distributions"] > 0 and whole and finite and looked_up, because
 

@@ -14,7 +14,7 @@ from model.audit.flips import audited_part
 from model.audit.outside import OutsideScorer
 from model.audit.passes import Audited, gather_evidence
 from model.audit.rules import AUDIT_FILE, judged
-from model.audit.scale import fewer_epochs, scaled
+from model.audit.scale import batches_for, fewer_epochs, scaled
 from model.audit.text import decoded_texts
 from model.audit.twin import build_twin
 from model.codec import digest, encode
@@ -29,7 +29,7 @@ from model.score.windows import WindowConfig
 from model.train import GPTBuilder
 
 BUDGET_S = 8.0
-"""What the flips of a fast scorer may take together with the first two passes."""
+"""CPU time that flips beyond one of each kind may take, together with the passes over the text as it is."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -58,6 +58,9 @@ def audit_stage(job: Job, out: Path, gang: Gang) -> dict[str, float]:
     config: AuditConfig = job.config
     scorer = config.scorer.load() if isinstance(config.scorer, OutsideScorer) else config.scorer
     scorer, windows, batches, changes = scaled(scorer, config.windows)
+    if config.prequant is not None:
+        sequence = getattr(config.prequant, "seq_len", 0) or config.train_seq_len
+        batches = max(batches, batches_for(windows, 2 * sequence))
     corpus = open_corpus(Path(job.corpus), job.corpus_digest)
     tokenizer = load_tokenizer(corpus.tokenizer)
     stream = audited_part(Stream(tokens=corpus.tokens("val")), windows, batches)
@@ -71,7 +74,12 @@ def audit_stage(job: Job, out: Path, gang: Gang) -> dict[str, float]:
         adapter=fewer_epochs(config.prequant, changes),
         train_seq_len=config.train_seq_len,
     )
-    evidence = gather_evidence(audited, decoded_texts(stream, tokenizer), BUDGET_S, gang.log)
+    try:
+        evidence = gather_evidence(audited, decoded_texts(stream, tokenizer), BUDGET_S, gang.log)
+    except Exception as error:
+        if isinstance(config.scorer, OutsideScorer):
+            raise ValueError(f"scorer {config.scorer.name}: {type(error).__name__}: {error}") from error
+        raise
     rules = judged(evidence)
     clean = all(rule.kept for rule in rules)
     for rule in rules:

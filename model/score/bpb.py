@@ -22,6 +22,8 @@ from model.score.stream import Stream
 
 PROGRESS_LINES = 10
 """How often a pass says how far it is."""
+ENDLESS = 1e9
+"""Stands for a deviation without bound, or of what is no number: a report holds finite ones."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -37,6 +39,8 @@ class Score:
     """Tokens that were scored more than once; 0 in an honest pass."""
     exposed: int
     """Tokens scored by something that had been fitted on them or on later ones; 0 in an honest pass."""
+    off_one: float
+    """Largest |sum of probabilities - 1| of a distribution; some 1e-6 of rounding in an honest pass."""
 
 
 class Tally:
@@ -49,6 +53,7 @@ class Tally:
         self.gang, self.exposure = gang, Exposure()
         self.nats = torch.zeros(stream.targets, dtype=torch.float64, device=gang.device)
         self.times = torch.zeros(stream.targets, dtype=torch.int32, device=gang.device)
+        self.off_one = torch.zeros((), dtype=torch.float64, device=gang.device)
         self.targets = stream.tokens[1:]
         self.bytes_per_target = bytes_per_target
         self.tell, self.done, self.told = tell, 0, 0
@@ -59,6 +64,10 @@ class Tally:
         ``fitted_to`` says for each window up to which target the state that predicted them had been fitted.
         """
         B, S, _ = log_probs_BSV.shape
+        # Stays on the device: reading it would wait for each batch.
+        sums = log_probs_BSV.detach().logsumexp(-1).to(self.off_one.device, torch.float64)
+        if len(sums.flatten()):
+            self.off_one = torch.maximum(self.off_one, (sums.exp() - 1).abs().amax())
         spans_BS = np.asarray(firsts)[:, None] + np.arange(S)
         ids = torch.from_numpy(self.targets[spans_BS].astype(np.int64)).to(log_probs_BSV.device)
         nats = -log_probs_BSV.gather(2, ids[:, :, None]).flatten()
@@ -82,6 +91,9 @@ class Tally:
         """
         # Each target has one owner, so the sums over ranks are exact.
         nats, times = self.gang.sum_(self.nats.clone()).cpu(), self.gang.sum_(self.times.clone()).cpu()
+        off_one = max(
+            min(math.inf if math.isnan(off) else off, ENDLESS) for off in self.gang.gather(float(self.off_one))
+        )
         exposed = self.gang.sum_(torch.tensor(self.exposure.exposed, device=self.gang.device))
         if int(times.min()) == 0:
             raise ValueError(f"{int((times == 0).sum())} of {len(times)} tokens were never scored")
@@ -96,6 +108,7 @@ class Tally:
             text_bytes=text_bytes,
             scored_twice=int((times > 1).sum()),
             exposed=int(exposed),
+            off_one=off_one,
         )
 
     def _tell(self) -> None:

@@ -43,7 +43,8 @@ def score_stage(job: Job, out: Path, gang: Gang) -> dict[str, float]:
     What pack notes that the artifact was trained on is exposed from the start.
 
     Returns:
-        ``val_bpb``, ``val_loss_nats``, ``eval_s``, ``tokens``, ``text_bytes``, ``scored_twice``, ``exposed``.
+        ``val_bpb``, ``val_loss_nats``, ``eval_s``, ``tokens``, ``text_bytes``, ``scored_twice``, ``exposed``,
+        ``off_one`` (largest deviation of a distribution's sum from 1).
     """
     scoring = load_scoring(job, gang)
     tally = scoring.tally(gang)
@@ -107,4 +108,5 @@ def close_scoring(job: Job, out: Path, gang: Gang, tally: Tally, started: float)
         "text_bytes": score.text_bytes,
         "scored_twice": score.scored_twice,
         "exposed": score.exposed,
+        "off_one": score.off_one,
     }

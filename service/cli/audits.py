@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated
 
 import typer
@@ -10,10 +11,14 @@ from service.audit import Audit, Outside, plan_audit, read_audit, rule_json, sco
 from service.cli.context import Commands, MakeCommands
 from service.cli.options import Json, Sets
 from service.cli.show import write_json
-from service.errors import SpecError
+from service.errors import CaddieError, SpecError, StageFailed
 from service.spec import RunSpec
 
 SCORER_HELP = "One of the recipe's scorers (sliding, slot, ttt; all that are on by default), or package.module:Name."
+
+
+class AuditFailed(CaddieError):
+    """An audit that came to no verdict."""
 
 
 def add_audits(app: typer.Typer, make: MakeCommands) -> None:
@@ -53,8 +58,13 @@ def audit_scorers(commands: Commands, spec: RunSpec, name: str | None) -> dict[s
         short = str(scorer) if isinstance(scorer, Outside) else scorer.removeprefix("score.")
         planned = plan_audit(spec, corpus, scorer)
         if store.find(planned.key) is None:
-            commands.err.print(f"audit of {short}: playing changed text through it, up to a minute", soft_wrap=True)
-        commands.wiring.run_here(planned)
+            commands.err.print(f"audit of {short}: playing changed text through it, a minute or so", soft_wrap=True)
+        try:
+            commands.wiring.run_here(planned)
+        except StageFailed as error:
+            # Of a config and not of a seed; a check's own words say all.
+            why = re.sub(r"^rank \d+: (ValueError: )?", "", error.why)
+            raise AuditFailed(f"audit of {short}: {why}") from error
         audits[short] = read_audit(store.folder(planned.key))
     return audits
 

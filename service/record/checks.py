@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from service.record.facts import Facts
 
 SEEDS_NEEDED = 3
+OFF_ONE = 1e-3
+"""Float32 leaves some 1e-6 over; what a table that isn't normalised gains is far more."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -23,7 +25,8 @@ class Check:
 
 def checks(facts: Facts) -> tuple[Check, ...]:
     """All rules; a broken one doesn't hide the next."""
-    return (_artifact(facts), _train(facts), _eval(facts), _seeds(facts), _once(facts), _learned(facts), *_audit(facts))
+    measured = (_artifact(facts), _train(facts), _eval(facts), _seeds(facts), _once(facts), _learned(facts))
+    return (*measured, *_sums(facts), *_audit(facts))
 
 
 def broken(facts: Facts) -> tuple[str, ...]:
@@ -75,6 +78,22 @@ def _learned(facts: Facts) -> Check:
         because += f" ({worst[1]} of seed {worst[0]}), "
         because += "and the headline is one of those that did" if headline else "but the headline did not"
     return Check(rule="no_token_learned_before_scored", kept=exposed[worst] == 0, because=because, blocks=headline)
+
+
+def _sums(facts: Facts) -> tuple[Check, ...]:
+    """Of every distribution of the scored passes; the audit looks at a small network's. None in an older record."""
+    off = {
+        (seed.seed, stage): score.off_one
+        for seed in facts.seeds
+        for stage, score in seed.scores.items()
+        if score.off_one is not None
+    }
+    if not off:
+        return ()
+    worst = max(off, key=lambda place: off[place])
+    because = f"the probabilities of a token sum to 1 within {off[worst]:.1e} in the worst of {len(off)} scores"
+    because += f" ({worst[1]} of seed {worst[0]}); {OFF_ONE:g} is allowed"
+    return (Check(rule="probabilities_sum_to_one", kept=off[worst] <= OFF_ONE, because=because),)
 
 
 def _audit(facts: Facts) -> tuple[Check, ...]:

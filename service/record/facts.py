@@ -67,6 +67,8 @@ class ScoreFacts:
     """Tokens that were scored more than once."""
     exposed: int
     """Tokens that were scored by something that had learned from them or from later ones."""
+    off_one: float | None
+    """Largest deviation of a distribution's sum from 1; None in a record of before it was measured."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -222,6 +224,7 @@ def _score(stage: Stage, metrics: Mapping[str, Any], log: SeedLog | None) -> Sco
         eval_ms=eval_ms,
         scored_twice=int(metrics["scored_twice"]),
         exposed=int(metrics["exposed"]),
+        off_one=float(metrics["off_one"]) if "off_one" in metrics else None,
     )
 
 

@@ -94,6 +94,7 @@ def test_a_scorer_is_one_that_is_on_or_a_module_that_is_there(spec: RunSpec, tmp
         "nowhere:A": r"no module nowhere in the working folder or on Python's path",
         "a-b:C": r"write it as package\.module:Name",
         "json:": r"write it as package\.module:Name",
+        "json.tool:A": r"json is a module of Python's own; give yours another name",
     }.items():
         with pytest.raises(SpecError, match=message):
             scorer_named(spec, name, [str(tmp_path)])
@@ -199,6 +200,8 @@ def test_the_scorer_in_the_docs_is_clean_and_with_the_slip_that_they_name_it_is_
     (tmp_path / "my_scorer.py").write_text(source, encoding="utf-8")
     answer = caddie("audit", "small", "--scorer", "my_scorer:Cache")
     assert (answer.code, answer.out.splitlines()[0]) == (0, "my_scorer:Cache: clean")
+    (tmp_path / "a.py").write_text(source.replace("Cache", "X"), encoding="utf-8")
+    assert caddie("audit", "small", "--scorer", "a:X").out.startswith("a:X: clean\n")  # and no emoji
     assert source.count("window.scored + 1]") == 1
     (tmp_path / "my_scorer.py").write_text(source.replace("window.scored + 1]", "window.scored + 2]"), encoding="utf-8")
     answer = caddie("audit", "small", "--scorer", "my_scorer:Cache", "--json")
@@ -210,7 +213,9 @@ def test_a_scorer_that_fails_is_reported_in_its_own_words(caddie: Run, tmp_path:
     (tmp_path / "broken_scorer.py").write_text("class A:\n    pass\n", encoding="utf-8")
     answer = caddie("audit", "small", "--scorer", "broken_scorer:A")
     assert answer.code == 1
-    assert "scorer broken_scorer:A has no score_stream" in answer.err
+    assert answer.err.splitlines()[-1].startswith(
+        "caddie: audit of broken_scorer:A: scorer broken_scorer:A has no score_stream("
+    )
 
 
 @pytest.mark.parametrize(

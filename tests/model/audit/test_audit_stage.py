@@ -13,7 +13,7 @@ import torch
 from model.adapt.prequant import Prequant
 from model.adapt.stage import AdaptConfig
 from model.adapt.ttt import Ttt
-from model.audit.flips import StreamFlip, audited_part, flips_of
+from model.audit.flips import FlipPlan, StreamFlip, audited_part, flips_of
 from model.audit.outside import OutsideScorer
 from model.audit.rules import AUDIT_FILE, judged
 from model.audit.scale import LANES_OF_WARM_START, scaled
@@ -121,8 +121,9 @@ def test_a_scorer_from_outside_is_taken_as_a_class_or_as_an_object(
     (tmp_path / f"outside_{name}_of_it.py").write_text(OUTSIDE.format(vocab=vocab), encoding="utf-8")
     scorer = OutsideScorer(name=f"outside_{name}_of_it:{name}", folder=str(tmp_path))
     _, data = audited(corpus_folder, tmp_path / "out", scorer=scorer)
-    assert data["clean"] is True
+    assert [row["rule"] for row in data["rules"] if not row["kept"]] == ["strict_prefix"]
     assert data["rules"][0]["evidence"]["largest_later_change_nats"] == 0
+    assert "the changed text was not seen" in data["rules"][0]["because"]
 
 
 @pytest.mark.parametrize(
@@ -132,6 +133,47 @@ def test_a_scorer_from_outside_is_taken_as_a_class_or_as_an_object(
 def test_a_scorer_that_is_not_there_is_refused_by_name(name: str, why: str) -> None:
     with pytest.raises(ValueError, match=f"scorer {name}.*{why}"):
         OutsideScorer(name=name).load()
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("def f(:", r"SyntaxError: .*invalid syntax"),
+        (
+            "class A:\n    def __init__(self, size): pass",
+            r"TypeError: .*missing 1 required positional argument: 'size'",
+        ),
+        ("raise RuntimeError('of its own')", r"RuntimeError: of its own"),
+    ],
+    ids=["syntax", "constructor", "import"],
+)
+def test_a_scorer_that_cannot_be_made_is_refused_in_its_own_words(
+    tmp_path: Path, text: str, why: str, request: pytest.FixtureRequest
+) -> None:
+    module = f"unmade_{request.node.callspec.id.replace('-', '_')}"
+    (tmp_path / f"{module}.py").write_text(text, encoding="utf-8")
+    with pytest.raises(ValueError, match=f"scorer {module}:A: {why}"):
+        OutsideScorer(name=f"{module}:A", folder=str(tmp_path)).load()
+
+
+def test_a_module_that_another_of_its_name_hides_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "sentencepiece.py").write_text("class A:\n    def score_stream(self): pass", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"Python imports .*site-packages.* as sentencepiece, not the file in "):
+        OutsideScorer(name="sentencepiece:A", folder=str(tmp_path)).load()
+
+
+RAISES = """
+class A:
+    def score_stream(self, net, stream, windows, tally, gang):
+        raise KeyError("its own slip")
+"""
+
+
+def test_what_a_scorer_from_outside_dies_of_bears_its_name(corpus_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "raises_while_it_scores.py").write_text(RAISES, encoding="utf-8")
+    scorer = OutsideScorer(name="raises_while_it_scores:A", folder=str(tmp_path))
+    with pytest.raises(ValueError, match="scorer raises_while_it_scores:A: KeyError: 'its own slip'"):
+        audited(corpus_folder, tmp_path / "out", scorer=scorer)
 
 
 # The stream and its flips
@@ -145,18 +187,45 @@ def test_the_audited_part_has_a_first_window_whole_batches_and_a_shorter_tail() 
     assert np.array_equal(audited_part(short, WINDOWS, 2).tokens, short.tokens)
 
 
-def test_flips_are_at_openings_middles_and_ends_of_windows_in_both_kinds_and_repeat() -> None:
-    stream = audited_part(Stream(tokens=np.random.default_rng(1).integers(0, 99, 5000).astype(np.uint16)), WINDOWS, 2)
-    flips = flips_of(stream, WINDOWS)
-    tokens = {flip.token for flip in flips}
-    assert {(flip.token, flip.to_the_end) for flip in flips} == {(t, kind) for t in tokens for kind in (True, False)}
-    assert len(flips) == 2 * len(tokens)
-    assert {1, 32, 33, stream.targets} <= tokens  # first and last of window 0, first of a batch, end of the tail
+def planned() -> tuple[Stream, FlipPlan]:
+    """Tokens of a small alphabet, where the loss of target 70 is lowest and that of target 90 fell most."""
+    tokens = np.random.default_rng(1).integers(0, 99, 5000).astype(np.uint16)
+    tokens[60:66] = tokens[20:26]
+    stream = audited_part(Stream(tokens=tokens), WINDOWS, 2)
+    plain = np.full(stream.targets, 5.0)
+    losses = plain - 0.01 * np.arange(stream.targets) / stream.targets
+    plain[90], losses[70] = 9.0, 4.5
+    plain[70] = 4.5
+    return stream, flips_of(stream, WINDOWS, losses, plain)
+
+
+def test_the_flips_that_are_always_made_have_a_place_of_every_kind_in_both_ways_and_repeat() -> None:
+    stream, plan = planned()
+    always = {flip.token for flip in plan.flips[: plan.needed]}
+    assert all(always.intersection(tokens) for tokens in plan.kinds.values())
+    assert {1, 32, stream.targets} <= always  # first and last of window 0, end of the tail
     batch = list(WINDOWS.batches(stream.targets, Gang()))[1]
-    assert {batch[2].scored + 1, batch[2].stop, batch[1].stop, batch[3].stop} <= tokens
-    assert any(flip.to_the_end for flip in flips[:6])
-    assert any(not flip.to_the_end for flip in flips[:6])
-    assert flips == flips_of(stream, WINDOWS)
+    middle = batch[2]
+    assert {middle.scored + 1, (middle.scored + middle.stop + 1) // 2, middle.stop} <= always
+    assert any(batch[3].scored < token <= batch[3].stop for token in always)
+    tail = list(WINDOWS.batches(stream.targets, Gang()))[-1][0]
+    assert set(range(tail.scored + 1, tail.stop + 1)) <= always
+    assert {flip.to_the_end for flip in plan.flips[: plan.needed]} == {False, True}
+    assert StreamFlip(token=1, to_the_end=True) in plan.flips[: plan.needed]  # of the whole text
+    assert len(set(plan.flips)) == len(plan.flips)
+    assert planned()[1] == plan
+
+
+def test_flips_are_also_where_losses_are_low_where_ngrams_come_again_and_at_rare_and_frequent_tokens() -> None:
+    stream, plan = planned()
+    assert plan.kinds["gained"][0] == 91
+    assert plan.kinds["certain"][0] == 71
+    assert plan.kinds["repeated"][:3] == [65, 64, 63]  # 6, 5 and 4 tokens that were there before
+    counts = np.bincount(stream.tokens[1:])
+    assert counts[stream.tokens[plan.kinds["rare"][0]]] == 1
+    assert counts[stream.tokens[plan.kinds["frequent"][0]]] == counts.max()
+    always = {flip.token for flip in plan.flips[: plan.needed]}
+    assert {91, 71, 65, 64, 63, plan.kinds["rare"][0], plan.kinds["frequent"][0]} <= always
 
 
 @pytest.mark.parametrize("to_the_end", [False, True])
@@ -221,8 +290,27 @@ def test_long_procedures_are_shortened_and_it_is_said() -> None:
         9,
         {"batch_seqs": 8},
     )
+    scorer, fewer, batches, changes = scaled(Ttt(score_with=Slot(warm_start=0.85)), windows)
+    assert scorer == Ttt(score_with=Slot(warm_start=0.85), chunk_tokens=9 * 8 * 192)
+    assert (fewer.batch_seqs, changes) == (8, {"batch_seqs": 8, "chunk_tokens": 9 * 8 * 192})
+    assert fewer.seq_len + batches * 8 * 192 >= 2 * scorer.chunk_tokens
     assert LANES_OF_WARM_START == LANES
     assert scaled(Sliding(), windows) == (Sliding(), windows, 2, {})
+    assert scaled(Sliding(), core().config.score.windows)[3] == {"batch_seqs": 4}
+    endless = WindowConfig(seq_len=400_000, stride=300_000)
+    assert scaled(Sliding(), endless)[1:] == (
+        WindowConfig(seq_len=4096, stride=4096, batch_seqs=3),
+        2,
+        {"seq_len": 4096, "batch_seqs": 3},
+    )
+
+
+def test_the_audited_part_holds_two_sequences_of_what_adapts_first(corpus_folder: Path, tmp_path: Path) -> None:
+    prequant = Prequant(lr=0.01, epochs=1, freeze_blocks=0, seq_len=80)
+    windows = replace(WINDOWS, batch_seqs=2)
+    _, data = audited(corpus_folder, tmp_path, scorer=Sliding(), windows=windows, prequant=prequant, train_seq_len=16)
+    assert 160 <= data["targets"] < 160 + 2 * 8 + 8
+    assert data["rules"][2]["evidence"]["trained"] == 160
 
 
 # The text

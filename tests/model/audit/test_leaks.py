@@ -12,11 +12,12 @@ import torch
 from torch import Tensor
 
 import model.score.slot as slot_module
+from model.adapt.lora import DocumentLora
 from model.adapt.prequant import Prequant
 from model.adapt.ttt import Ttt
 from model.audit.flips import audited_part
 from model.audit.passes import Audited, gather_evidence
-from model.audit.rules import RULES, AuditRule, judged
+from model.audit.rules import RULES, AuditRule, judged, strict_prefix
 from model.gang import Gang
 from model.net.gpt import GPT
 from model.score.bpb import Tally
@@ -199,9 +200,101 @@ class MakesTheTextLonger(Cache):
         tally.bytes_per_target[5] += 1
 
 
+@dataclass(frozen=True)
+class TiltsWhatCameBefore(Cache):
+    """Adds to the very target whose 5-gram was seen before, and normalises (the first form of #1420)."""
+
+    n: int = 5
+
+    def score_stream(self, net: GPT, stream: Stream, windows: WindowConfig, tally: Tally, gang: Gang) -> None:
+        tokens = stream.tokens.tolist()
+        for batch in windows.batches(stream.targets, gang):
+            inputs, _ = window_rows(stream, batch, gang.device)
+            said = log_probs(net, hidden_states(net, inputs, batch[0].context))
+            for row, window in enumerate(batch):
+                for i in range(max(self.n, window.scored), window.stop):
+                    gram = tokens[i + 2 - self.n : i + 2]
+                    if any(tokens[j : j + self.n] == gram for j in range(i + 2 - self.n)):
+                        said[row, i - window.scored, tokens[i + 1]] += 8
+            tally.add([w.scored for w in batch], said.log_softmax(-1))
+
+
+@dataclass(frozen=True)
+class TiltsOneToken(Cache):
+    """Reads its target where that is one of 40 tokens."""
+
+    def finish(self, logits_BSV: Tensor, targets_BS: Tensor) -> Tensor:
+        bonus = 8 * torch.nn.functional.one_hot(targets_BS, VOCAB) * (targets_BS == int(STREAM.tokens[30]))[..., None]
+        return (logits_BSV + bonus).log_softmax(-1)
+
+
+@dataclass(frozen=True)
+class ReadsTheLastBatch(Cache):
+    """Only the last batch, a shorter window, reads its targets."""
+
+    def finish(self, logits_BSV: Tensor, targets_BS: Tensor) -> Tensor:
+        short = targets_BS.shape[1] < WINDOWS.stride
+        return (logits_BSV + 5 * short * torch.nn.functional.one_hot(targets_BS, VOCAB)).log_softmax(-1)
+
+
+SAID: dict[int, Tensor] = {}
+
+
+@dataclass(frozen=True)
+class RemembersByWindow(Cache):
+    """Reads its targets in the first pass of the process and says the same ever after, whatever the text is."""
+
+    def score_stream(self, net: GPT, stream: Stream, windows: WindowConfig, tally: Tally, gang: Gang) -> None:
+        for batch in windows.batches(stream.targets, gang):
+            inputs, targets = window_rows(stream, batch, gang.device)
+            context = batch[0].context
+            if batch[0].start not in SAID:
+                said = log_probs(net, hidden_states(net, inputs, context))
+                tilt = 5 * torch.nn.functional.one_hot(targets[:, context:], VOCAB)
+                SAID[batch[0].start] = (said + tilt).log_softmax(-1)
+            tally.add([w.scored for w in batch], SAID[batch[0].start])
+
+
+@dataclass(frozen=True)
+class SwapsTheTargets(Cache):
+    """Tells the tally that what is most probable was what came."""
+
+    def score_stream(self, net: GPT, stream: Stream, windows: WindowConfig, tally: Tally, gang: Gang) -> None:
+        tally.targets = np.full_like(tally.targets, 7)
+        super().score_stream(net, stream, windows, tally, gang)
+
+
+@dataclass(frozen=True)
+class CountsTooOften(Cache):
+    """Divides each loss by ten."""
+
+    def score_stream(self, net: GPT, stream: Stream, windows: WindowConfig, tally: Tally, gang: Gang) -> None:
+        super().score_stream(net, stream, windows, tally, gang)
+        tally.times *= 10
+
+
+@dataclass(frozen=True)
+class SwapsTheStream(Cache):
+    """Leaves another text in the stream it was given."""
+
+    def score_stream(self, net: GPT, stream: Stream, windows: WindowConfig, tally: Tally, gang: Gang) -> None:
+        super().score_stream(net, stream, windows, tally, gang)
+        object.__setattr__(stream, "tokens", np.full_like(stream.tokens, 7))
+
+
+@dataclass(frozen=True)
+class WritesIntoTheStream(Cache):
+    """Makes the text easier before it is scored."""
+
+    def score_stream(self, net: GPT, stream: Stream, windows: WindowConfig, tally: Tally, gang: Gang) -> None:
+        stream.tokens[:] = 7
+
+
 def audit(net: GPT, scorer: Scorer, windows: WindowConfig = WINDOWS, **changes: Any) -> dict[str, AuditRule]:
-    """The verdicts over 55 or so targets of a byte each, with all flips."""
-    stream = audited_part(Stream(tokens=np.random.default_rng(0).integers(0, VOCAB, 500).astype(np.uint16)), windows, 2)
+    """The verdicts over 55 or so targets of a byte each; the 5-gram from token 10 comes again at token 40."""
+    tokens = np.random.default_rng(0).integers(0, VOCAB, 500).astype(np.uint16)
+    tokens[40:45] = tokens[10:15]
+    stream = audited_part(Stream(tokens=tokens), windows, 2)
     audited = Audited(
         scorer=scorer,
         windows=windows,
@@ -211,7 +304,7 @@ def audit(net: GPT, scorer: Scorer, windows: WindowConfig = WINDOWS, **changes: 
         vocab_size=VOCAB,
     )
     texts = [(20, 20), (stream.targets - 20, stream.targets - 20)]
-    evidence = gather_evidence(replace(audited, **changes), texts, 1000.0, lambda _: None)
+    evidence = gather_evidence(replace(audited, **changes), texts, 0.0, lambda _: None)
     return {rule.rule: rule for rule in judged(evidence)}
 
 
@@ -228,6 +321,7 @@ HONEST: dict[str, Scorer] = {
     "context SLOT that starts from eight batches before": Slot(steps=4, lr=0.05, warm_start=0.85),
     "score-first TTT": TTT,
     "SLOT inside score-first TTT": replace(TTT, score_with=Slot(steps=4, lr=0.05)),
+    "a low-rank adapter for each document": DocumentLora(chunk_tokens=8, rank=2, lr=0.1),
 }
 
 
@@ -238,7 +332,8 @@ def test_an_honest_scorer_is_clean_and_does_not_change_by_a_bit(random_net: NetF
     evidence = rules["strict_prefix"].evidence
     assert evidence["largest_change_nats"] == rules["single_pass"].evidence["second_pass_change_nats"] == 0
     assert evidence["largest_later_change_nats"] > 0.1
-    assert evidence["flips"] == 2 * evidence["places"] > 20
+    assert evidence["kinds"] == evidence["kinds_covered"] == len([name for name in evidence if name[:3] == "at_"]) > 12
+    assert evidence["later_targets_unmoved"] == 0
 
 
 LEAKS: dict[str, tuple[Scorer, set[str]]] = {
@@ -247,6 +342,13 @@ LEAKS: dict[str, tuple[Scorer, set[str]]] = {
     "state from the window after": (FromTheWindowAfter(), {"strict_prefix"}),
     "a bias that reads the target": (ReadsTheTarget(), {"strict_prefix"}),
     "one token ahead": (LooksOneAhead(), {"strict_prefix"}),
+    "a tilt where a 5-gram comes again": (TiltsWhatCameBefore(), {"strict_prefix"}),
+    "a tilt of one token": (TiltsOneToken(), {"strict_prefix"}),
+    "a last batch that reads its targets": (ReadsTheLastBatch(), {"strict_prefix"}),
+    "what was said of another text": (RemembersByWindow(), {"strict_prefix"}),
+    "other targets": (SwapsTheTargets(), {"full_distribution"}),
+    "losses divided by more": (CountsTooOften(), {"full_distribution"}),
+    "another text left behind": (SwapsTheStream(), {"full_distribution"}),
     "learning in secret": (LearnsInSecret(), {"strict_prefix"}),
     "a table that does not normalise": (DoesNotSumToOne(), {"full_distribution"}),
     "a table that lacks a token": (LeavesOutAToken(), {"full_distribution"}),
@@ -364,7 +466,12 @@ def test_what_the_scorer_did_to_weights_and_to_itself_does_not_spoil_the_next_pa
     assert set(before) == set(net.state_dict())
 
 
-def test_a_repeated_run_with_a_sliver_of_time_still_makes_some_flips(random_net: NetFactory) -> None:
+def test_the_text_cannot_be_written_to(random_net: NetFactory) -> None:
+    with pytest.raises(ValueError, match="read-only"):
+        audit(random_net(), WritesIntoTheStream())
+
+
+def test_time_adds_places_but_takes_no_kind_of_them_away(random_net: NetFactory) -> None:
     audited = Audited(
         scorer=Sliding(),
         windows=WINDOWS,
@@ -373,5 +480,18 @@ def test_a_repeated_run_with_a_sliver_of_time_still_makes_some_flips(random_net:
         bytes_per_target=np.ones(STREAM.targets, dtype=np.int64),
         vocab_size=VOCAB,
     )
-    evidence = gather_evidence(audited, [(STREAM.targets, STREAM.targets)], 0.0, lambda _: None)
-    assert evidence["strict_prefix"]["flips"] == 6
+    found = [
+        gather_evidence(audited, [(STREAM.targets, STREAM.targets)], budget_s, lambda _: None)["strict_prefix"]
+        for budget_s in (0.0, 1000.0)
+    ]
+    assert found[0]["kinds_covered"] == found[1]["kinds_covered"] == found[0]["kinds"]
+    assert 15 <= found[0]["flips"] < found[1]["flips"]
+    assert found[0]["places"] < found[1]["places"]
+
+
+def test_a_kind_of_place_that_was_not_tried_is_no_verdict() -> None:
+    evidence = dict.fromkeys(("flips", "places", "kinds", "positions_compared", "later_targets"), 9.0)
+    evidence |= dict.fromkeys(("leaking_flips", "largest_change_nats", "later_targets_unmoved"), 0.0)
+    evidence |= {"largest_later_change_nats": 1.0}
+    assert strict_prefix(evidence | {"kinds_covered": 9.0})[0]
+    assert not strict_prefix(evidence | {"kinds_covered": 8.0})[0]

@@ -105,3 +105,20 @@ def test_the_running_score_is_told_ten_times_and_ends_with_the_score() -> None:
     half = sum(nats[:25]) / 25 / math.log(2)
     assert told[4].endswith(f"running_bpb:{half:.4f}")
     assert told[-1].endswith(f"running_bpb:{tally.score().val_bpb:.4f}")
+
+
+def test_the_largest_deviation_of_a_sum_of_probabilities_from_one_is_reported() -> None:
+    tally = tally_over(4)
+    whole = torch.tensor([0.25, 0.5, 0.25]).log()
+    tally.add([0], whole.expand(1, 2, 3))
+    tally.add([2], torch.stack([whole, whole + math.log(1.25)])[None])
+    assert tally.score().off_one == pytest.approx(0.25)
+    honest = tally_over(2)
+    honest.add([0], whole.expand(1, 2, 3))
+    assert honest.score().off_one < 1e-6
+
+
+def test_no_number_where_no_target_is_deviates_without_bound() -> None:
+    tally = tally_over(1)
+    tally.add([0], torch.tensor([[[math.nan, -1.0, -2.0]]]))
+    assert tally.score().off_one == 1e9

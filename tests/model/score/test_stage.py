@@ -67,6 +67,7 @@ def test_the_stage_scores_the_artifact_over_the_bytes_of_the_validation_text(
     assert metrics["tokens"] == len(tokens) - 1
     assert metrics["text_bytes"] == text_bytes
     assert metrics["scored_twice"] == metrics["exposed"] == 0
+    assert 0 <= metrics["off_one"] < 1e-5
     n, first = len(tokens) - 1, SCORE.windows.seq_len
     fitted = [
         {"kind": "scored", "first": 0, "stop": first},  # the first window has no context to fit on

@@ -75,6 +75,7 @@ def numbers(stage: Stage, seed: int, shift: float) -> dict[str, float]:
             "text_bytes": TEXT_BYTES,
             "scored_twice": 0,
             "exposed": 0,
+            "off_one": 1.19e-06 + abs(noise) / 1e5,
         },
     )
 
@@ -106,9 +107,14 @@ def evidence(leaking: bool = False) -> dict[str, dict[str, float]]:
         "strict_prefix": {
             "flips": 31,
             "places": 19,
+            "kinds": 17,
+            "kinds_covered": 17,
             "positions_compared": 188_018,
             "leaking_flips": 29 if leaking else 0,
             "largest_change_nats": 0.862474 if leaking else 0.0,
+            "largest_later_change_nats": 4.31,
+            "later_targets": 12_611,
+            "later_targets_unmoved": 3,
         }
         | (place | where if leaking else {}),
         "full_distribution": {
@@ -119,6 +125,7 @@ def evidence(leaking: bool = False) -> dict[str, dict[str, float]]:
             "not_numbers": 0,
             "largest_log_sum_nats": 5.86e-07,
             "largest_loss_difference_nats": 0.0,
+            "arrays_changed": 0,
         },
         "score_before_update": {
             "scored": 12_605,

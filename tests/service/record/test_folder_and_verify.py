@@ -130,6 +130,7 @@ def test_submission_json_has_the_fields_shape_and_derived_compliance(assembled: 
     assert data["compliance"] == dict.fromkeys(
         [
             *("artifact_under_cap", "train_under_cap", "eval_under_cap", "three_seeds"),
+            "probabilities_sum_to_one",
             *("each_token_scored_once", "no_token_learned_before_scored"),
             *("strict_prefix", "full_distribution", "score_before_update"),
             *("single_pass", "byte_denominator", "weights_restored"),
@@ -572,6 +573,10 @@ BROKEN: dict[str, tuple[Callable[[Any], GroupResult], str]] = {
         lambda lab: lab.group(change={(2024, Stage.SLOT, "exposed"): 96.0}),
         r"96 tokens .*score\.slot of seed 2024\), and the headline",
     ),
+    "probabilities_sum_to_one": (
+        lambda lab: lab.group(change={(1337, Stage.SLOT, "off_one"): 0.0031}),
+        r"within 3\.1e-03 .*score\.slot of seed 1337\); 0\.001 is allowed",
+    ),
 }
 
 
@@ -608,6 +613,21 @@ def test_a_non_record_verifies_until_a_broken_rule_is_hidden(lab: Any, tmp_path:
     hidden = [line for line in verify(out).mismatches if line.startswith("broken and not admitted: ")]
     for rule in ("no_token_learned_before_scored", *LEAK):
         assert any(line.startswith(f"broken and not admitted: {rule}: ") for line in hidden)
+
+
+def test_a_record_over_fresh_seeds_verifies_beside_the_scores_that_chose_it_and_one_common_seed_must_agree(
+    lab: Any, tmp_path: Path
+) -> None:
+    chose, fresh = lab.group(seeds=(1, 2, 3)), lab.group(seeds=(42, 1337))
+    other = replace(chose, overlay={"score.slot.lr": 0.5})
+    out = assemble(lab.record(fresh, chose, other, non_record=True), tmp_path / "record")
+    assert verify(out).ok
+    text = (out / "README.md").read_text(encoding="utf-8")
+    assert "Seeds of this record that took part in that choice: none." in text
+    data = json.loads((out / "reports.json").read_text(encoding="utf-8"))
+    data["compared"][0]["val_bpb"]["42"] = 0.5
+    (out / "reports.json").write_text(json.dumps(data), encoding="utf-8")
+    assert any(line.startswith("reports.json: compared 'base' is ") for line in verify(out).mismatches)
 
 
 def test_a_leaking_config_is_marked_where_configs_are_compared(lab: Any) -> None:
