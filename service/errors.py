@@ -5,6 +5,7 @@ CaddieError
 ├── CorpusError      documents, tokenizer or shards are missing, damaged or don't belong together
 ├── StoreError       the stage store can't be read or written
 ├── ClusterError     Ray can't be reached, or can't hold the gang
+├── BudgetSpent      a stage was not launched because the budget can't pay it
 ├── StageFailed      a stage ended without a valid report; carries its class and the rank's traceback
 └── RecordError      a record can't be assembled from what is there
 """
@@ -32,6 +33,10 @@ class StoreError(CaddieError):
 
 class ClusterError(CaddieError):
     """The cluster isn't there, or is too small."""
+
+
+class BudgetSpent(CaddieError):
+    """The budget can't pay a stage."""
 
 
 class RecordError(CaddieError):

@@ -15,9 +15,10 @@ from model.data.shards import Corpus
 from model.stages import Stage
 from service.errors import CaddieError
 from service.ports import Engine, EngineFactory, Plan, StageStore
+from service.racing import Racing
 from service.results import GroupResult, SeedResult, SeedStatus
 from service.spec import RunSpec
-from service.stages import plan_seed
+from service.stages import Planner
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -31,6 +32,15 @@ class Contender:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Race:
+    """How an experiment's contenders after the base race over its seeds; :mod:`service.contest` carries it out."""
+
+    racing: Racing
+    fresh: tuple[Contender, ...] = ()
+    """Each contender over the seeds that confirm, if it wins; none when nothing is confirmed."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Experiment:
     """What is to be known: contenders over the same seeds."""
 
@@ -39,6 +49,8 @@ class Experiment:
     contenders: tuple[Contender, ...]
     search: bool = False
     """Whether the contenders after the base are trials of the search library."""
+    race: Race | None = None
+    """None: every contender gets every seed."""
 
     @property
     def base(self) -> Contender:
@@ -58,10 +70,12 @@ def contend(
     corpus: Corpus,
     headline: Stage,
     scores: tuple[Stage, ...],
+    planner: Planner | None = None,
 ) -> Contender:
-    """Plan ``spec`` for every seed with ``scores``; ``headline``, one of them, speaks for it."""
+    """Plan ``spec`` for every seed with ``scores``; ``headline``, one of them, speaks for it. ``planner``, of the same
+    corpus, remembers what contenders share."""
     assert headline in scores
-    plans = {seed: plan_seed(spec, seed, corpus, scores) for seed in seeds}
+    plans = (planner or Planner(corpus)).seeds(spec, seeds, scores)
     return Contender(spec=spec, overlay=overlay, headline=headline, plans=plans)
 
 
@@ -93,7 +107,7 @@ def run_experiment(
         engine.check(experiment.base.spec.gang)
         with watching():
             _run_missing(experiment, groups, engine)
-            return tuple(_with_errors(lookup(contender, store), engine) for contender in experiment.contenders)
+            return tuple(with_errors(lookup(contender, store), engine) for contender in experiment.contenders)
 
 
 def _run_missing(experiment: Experiment, groups: Sequence[GroupResult], engine: Engine) -> None:
@@ -110,7 +124,7 @@ def _unfinished(group: GroupResult) -> list[SeedResult]:
     return [result for result in group.seeds.values() if result.status is not SeedStatus.DONE]
 
 
-def _with_errors(group: GroupResult, engine: Engine) -> GroupResult:
+def with_errors(group: GroupResult, engine: Engine) -> GroupResult:
     """``group`` with the reason beside each seed that isn't done."""
     seeds = dict(group.seeds)
     for result in _unfinished(group):

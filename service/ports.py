@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Protocol
 
 from model.report import StageReport
-from service.results import GroupResult, SeedResult
+from model.stages import Stage
+from service.history import Finished
+from service.money import Ledger
+from service.results import SeedResult
+from service.shown import ExperimentView, Synced
 from service.spec import GangShape
 from service.stages import PlannedStage
 
@@ -31,6 +35,18 @@ class StageStore(Protocol):
     def attempts(self, key: str) -> int:
         """Number of the newest try of a stage, from 1; 0 when this store knows of none."""
 
+    def published(self) -> Collection[str]:
+        """What is finished, unverified."""
+
+    def made_of(self, key: str) -> Finished | None:
+        """What a finished stage tells of itself, unverified; None when there is none that can be read."""
+
+    def newest(self, stage: Stage, count: int) -> Sequence[Finished]:
+        """The newest finished stages of a kind, the newest first."""
+
+    def set_aside(self) -> Mapping[str, Path]:
+        """Damaged entries by key, each where it was put."""
+
     def running(self) -> Mapping[str, Path]:
         """Log file of every stage that is being computed now, by key."""
 
@@ -50,6 +66,9 @@ class Engine(Protocol):
     def outcome(self, plan: Plan) -> SeedResult:
         """What is known of a seed that was or wasn't started, without starting anything."""
 
+    def account(self) -> Ledger | None:
+        """What of the budget that it was given is spent; None without one."""
+
     def run_trials(self, name: str, plans: Sequence[Sequence[Plan]]) -> None:
         """Run each trial's seeds under the search library; a failed seed ends its own trial only."""
 
@@ -57,8 +76,8 @@ class Engine(Protocol):
 class Tracker(Protocol):
     """The view for people: experiments, configs, seeds."""
 
-    def sync(self, experiment: str, groups: Sequence[GroupResult]) -> None:
-        """Bring the view up to what ``groups`` say; calling it twice changes nothing."""
+    def sync(self, view: ExperimentView) -> Synced:
+        """Bring what is shown up to ``view``; calling it twice changes nothing."""
 
 
 EngineFactory = Callable[[], AbstractContextManager[Engine]]

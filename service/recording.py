@@ -9,10 +9,12 @@ from pathlib import Path
 
 from model.stages import Stage
 from service.audit import plan_audit
+from service.errors import RecordError
 from service.experiment import contend, lookup
 from service.record.folder import assemble, gather
 from service.record.verify import Verdict, verify
 from service.results import GroupResult
+from service.reuse import reuse_of
 from service.settings import Settings
 from service.spec import slug
 from service.wiring import Wiring, provenance
@@ -42,6 +44,13 @@ def record_group(
     Raises:
         RecordError: a stage is missing, or a rule is broken and ``non_record`` doesn't admit it.
     """
+    reused = [
+        line
+        for group in (chosen, *compared)
+        for line in reuse_of({seed: result.plan for seed, result in group.seeds.items()})
+    ]
+    if reused:
+        raise RecordError(f"a record must be what its own config computed, but {reused[0]}; run it without --reuse")
     settings, store, source = wiring.settings, wiring.store(), provenance()
     # A record ships what its headline needs: TTT or SLOT that didn't win is no part of its code or evaluation time.
     spec = chosen.spec.at(

@@ -16,11 +16,13 @@ from service.stats import Sample
 
 
 class SeedStatus(StrEnum):
-    """RUNNING -> DONE | FAILED. Only DONE counts in a mean; a failed seed stays in view."""
+    """RUNNING -> DONE | FAILED | STOPPED. Only DONE counts in a mean; a failed seed stays in view."""
 
     RUNNING = "running"
     DONE = "done"
     FAILED = "failed"
+    STOPPED = "stopped"
+    """Not run, because a race stopped its config."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,13 +36,14 @@ class SeedResult:
     """Number of each stage's newest try, 0 for none; for a view only, no record says it."""
     error: str = ""
     """Set exactly when the seed failed."""
+    stopped: bool = False
 
     @property
     def status(self) -> SeedStatus:
         if self.error:
             return SeedStatus.FAILED
         done = all(planned.stage in self.reports for planned in self.plan)
-        return SeedStatus.DONE if done else SeedStatus.RUNNING
+        return SeedStatus.DONE if done else SeedStatus.STOPPED if self.stopped else SeedStatus.RUNNING
 
     def key(self, stage: Stage) -> str:
         """The key of one of this seed's stages."""
@@ -70,6 +73,12 @@ class GroupResult:
     seeds: Mapping[int, SeedResult]
     headline: Stage
     """The scoring stage whose ``val_bpb`` speaks for this group."""
+    stopped: str = ""
+    """Why a race didn't run its remaining seeds: ``after 1 of 3 seeds: can't win any more``."""
+    won: bool = False
+    """Whether it won a race."""
+    confirmed: GroupResult | None = None
+    """The winner of a race over fresh seeds, which took no part in choosing it."""
 
     @property
     def title(self) -> str:

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from service.errors import SpecError
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Settings:
@@ -22,6 +24,8 @@ class Settings:
     """CADDIE_AUTHOR: the name in a record's submission.json."""
     github_id: str
     """CADDIE_GITHUB_ID: likewise."""
+    node_usd_per_hour: float | None = None
+    """CADDIE_NODE_USD_PER_HOUR: what an hour of a node with 8 GPUs costs; None: :mod:`service.money` knows."""
 
     @property
     def corpora(self) -> Path:
@@ -45,4 +49,12 @@ def read_settings(environ: Mapping[str, str] = os.environ) -> Settings:
         mlflow_uri=environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{home / 'mlflow.db'}",
         author=environ.get("CADDIE_AUTHOR", ""),
         github_id=environ.get("CADDIE_GITHUB_ID", ""),
+        node_usd_per_hour=_number(environ, "CADDIE_NODE_USD_PER_HOUR"),
     )
+
+
+def _number(environ: Mapping[str, str], name: str) -> float | None:
+    try:
+        return float(environ[name]) if environ.get(name) else None
+    except ValueError:
+        raise SpecError(f"{name} is {environ[name]!r}: set a number") from None

@@ -58,6 +58,12 @@ def source_digest(modules: Iterable[str], root: Path = ROOT) -> str:
     return total.hexdigest()
 
 
+def module_digests(modules: Iterable[str], root: Path = ROOT) -> dict[str, str]:
+    """Each module of the closure of ``modules`` with a digest of what it says, to tell which one changed."""
+    said = ((name, _meaning(name, root)) for name in reach(sorted(modules), root))
+    return {name: hashlib.sha256(text.encode()).hexdigest()[:12] for name, text in said}
+
+
 def module_tree(name: str, root: Path = ROOT) -> ast.Module:
     """The syntax tree of a first-party module."""
     return ast.parse(_path(name, root).read_text(encoding="utf-8"))

@@ -16,6 +16,8 @@ from model.codec import described, digest
 from model.overlay import field_at, overlay, parse_value
 from model.stages import Stage
 from service.errors import SpecError
+from service.overlays import Overlays
+from service.racing import Racing
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -120,6 +122,8 @@ class SweepSpec:
     objective: Stage = Stage.SLOT
     """The scoring stage whose ``val_bpb``, averaged over the seeds, is made small."""
     seeds: tuple[int, ...] = (42, 1337, 2024)
+    racing: Racing | None = None
+    """How the trials race over the seeds; None: every trial gets every seed."""
 
     def with_axes(self, words: Sequence[str]) -> SweepSpec:
         """This sweep with axes replaced or added, each ``PATH=V1,V2,...``.
@@ -165,18 +169,27 @@ class SweepSpec:
         Raises:
             SpecError: an unknown path, an empty axis, a value that doesn't fit, an objective that is off.
         """
+        self.specs(base)
+
+    def specs(self, base: RunSpec) -> list[tuple[Stage, dict[str, Any], RunSpec]]:
+        """Every trial as the stage that judges it, its overlay, and ``base`` with that.
+
+        Raises:
+            SpecError: as :meth:`check`.
+        """
         if self.draw < 0:
             raise SpecError(f"sweep {self.name}: draw must be 0 or more, got {self.draw}")
         for path, values in self.space.items():
             if not values:
                 raise SpecError(f"sweep {self.name}: {path} has no values")
-        if not self.trials():
+        trials = self.trials()
+        if not trials:
             raise SpecError(f"sweep {self.name} has no trials: give it an axis with --space PATH=V1,V2,...")
-        for stage in (Stage.SLIDING, *(stage for stage, _ in self.trials())):
+        for stage in dict.fromkeys((Stage.SLIDING, *(stage for stage, _ in trials))):
             if stage not in base.scores:
                 raise SpecError(f"sweep {self.name}: {stage} is off in recipe {self.recipe}")
-        for _, changes in self.trials():
-            base.at(changes)
+        overlays = Overlays(base)
+        return [(stage, changes, overlays.at(changes)) for stage, changes in trials]
 
 
 def parse_changes(words: Sequence[str]) -> dict[str, Any]:

@@ -39,6 +39,16 @@ class Sample:
 
         return float(t.ppf(0.975, self.n - 1)) * self.sd / math.sqrt(self.n)
 
+    @property
+    def p_below(self) -> float | None:
+        """One-sided p of the mean being below 0, by Student's t: of paired differences, the paired t-test. None where
+        there is no test: below two seeds, or no spread at all."""
+        if not self.sd:
+            return None
+        from scipy.stats import t
+
+        return float(t.cdf(self.mean * math.sqrt(self.n) / self.sd, self.n - 1))
+
     def minus(self, other: Sample) -> Sample:
         """Differences on the seeds that both have: the paired comparison on shared artifacts."""
         return Sample(values={seed: v - other.values[seed] for seed, v in self.values.items() if seed in other.values})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from contextlib import AbstractContextManager
@@ -10,10 +11,12 @@ from dataclasses import dataclass
 from model.data.shards import Corpus
 from model.report import StageReport
 from service.adapters.local_gang import run_here
+from service.adapters.notes_fs import NoteFolder
 from service.adapters.ray_token import use_own_token
 from service.adapters.store_fs import FolderStore
 from service.corpus.documents import find_documents
 from service.corpus.prepare import Progress, prepare
+from service.money import Ledger
 from service.ports import Engine, StageStore, Tracker
 from service.settings import Settings
 from service.source import ROOT
@@ -44,13 +47,13 @@ class Wiring:
         """The prepared corpus of ``spec``, made if it isn't there."""
         return prepare(find_documents(spec.corpus), spec.config.net.vocab_size, self.settings.corpora, progress)
 
-    def engine(self) -> AbstractContextManager[Engine]:
-        """Ray: the cluster of RAY_ADDRESS, or one of our own."""
+    def engine(self, ledger: Ledger | None = None) -> AbstractContextManager[Engine]:
+        """Ray: the cluster of RAY_ADDRESS, or one of our own; it launches what ``ledger`` pays."""
         if self.settings.ray_address is None and "ray" not in sys.modules:
             use_own_token(self.settings.home)
         from service.adapters.ray_engine import ray_engine
 
-        return ray_engine(self.settings.ray_address, self.settings.home)
+        return ray_engine(self.settings.ray_address, self.settings.home, ledger)
 
     def run_here(self, planned: PlannedStage) -> StageReport:
         """The report of a stage that this machine computes itself, or has computed."""
@@ -60,15 +63,19 @@ class Wiring:
         """MLflow."""
         from service.adapters.mlflow import MlflowTracker
 
-        source = provenance()
-        tags = {"caddie.git_sha": source.git_sha, "caddie.git_dirty": str(source.dirty).lower()}
-        return MlflowTracker(self.settings.mlflow_uri, self.settings.mlflow_artifacts, tags)
+        return MlflowTracker(self.settings.mlflow_uri, self.settings.mlflow_artifacts)
+
+    def notes(self) -> NoteFolder:
+        """Notes of the experiments that were run."""
+        return NoteFolder(self.settings.home)
 
 
 def provenance() -> Provenance:
     """The commit of the checkout we run from, and whether it has changes."""
 
     def git(*words: str) -> str:
+        if shutil.which("git") is None:  # as in the images of docker/
+            return ""
         done = subprocess.run(["git", "-C", str(ROOT), *words], capture_output=True, text=True, check=False)
         return done.stdout.strip() if done.returncode == 0 else ""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from service.adapters.store_fs import FolderStore, refusals
 from service.adapters.torchrun import run_gang, torchrun_command
 from service.errors import FailureKind, StoreError
 from service.source import source_digest
-from service.stages import PlannedStage
+from service.stages import PlannedStage, made_of
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -25,6 +26,8 @@ class Outcome:
     report: StageReport | None = None
     kind: FailureKind | None = None
     why: str = ""
+    gang_s: float = 0.0
+    """How long its gang was held for it and those that went with it."""
 
 
 async def run_attempt(planned: PlannedStage, store: FolderStore) -> Outcome:
@@ -52,11 +55,13 @@ async def _run_attempts(group: Sequence[PlannedStage], store: FolderStore) -> li
     write_json(attempts[0] / "job.json", job_json(first, store) | {"alongside": alongside})
     command = torchrun_command(first.stage, first.gang.ranks, attempts[0] / "job.json", attempts[0] / "out")
     deadline_s = first.deadline_s * len(group)
+    started = time.monotonic()
     ended = await run_gang(command, first.gang.threads, attempts[0] / LOG, deadline_s)
+    took = {"gang_s": time.monotonic() - started, "company": len(group)}
     outcomes = []
     for planned, attempt in zip(group, attempts, strict=True):
         try:
-            outcomes.append(Outcome(report=store.publish(planned.key, attempt)))
+            outcomes.append(Outcome(report=store.publish(planned.key, attempt, made_of(planned) | took)))
         except (ValueError, FileNotFoundError) as error:
             if ended.timed_out:
                 why = f"not finished after {deadline_s:.0f} s (log: {attempts[0] / LOG})"

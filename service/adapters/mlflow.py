@@ -7,9 +7,11 @@ again by tag, so that syncing twice changes nothing; the store stays the truth.
 from __future__ import annotations
 
 import logging
+import math
 import os
-import time
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,46 +26,56 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from service.adapters.locks import file_lock
 from service.errors import CaddieError
-from service.overview import flat_params
-from service.results import GroupResult, SeedResult, SeedStatus
+from service.shown import ConfigView, ExperimentView, RunStatus, RunView, Synced
 
+OWN = "caddie."
+"""How every tag of ours begins; one that is no longer so is taken away."""
 KEY = "caddie.key"
 """Tag by which a run is found again: what it stands for, never how it turned out."""
-STATUS = {SeedStatus.DONE: "FINISHED", SeedStatus.FAILED: "FAILED", SeedStatus.RUNNING: "RUNNING"}
+DRAWN = "caddie.figures"
+"""Tag that says what the run's figures show."""
+FIGURES = "figures"
+"""Folder of a run's artifacts."""
+BATCH = 100
+"""Parameters, and tags, that one request may carry."""
 
 
 class MlflowTracker:
     """A Tracker on any MLflow store."""
 
-    def __init__(self, uri: str, artifacts: Path, tags: Mapping[str, str]) -> None:
+    def __init__(self, uri: str, artifacts: Path) -> None:
         logging.getLogger("alembic").setLevel(logging.WARNING)
         logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
-        self.uri, self.artifacts, self.tags = uri, artifacts, dict(tags)
+        self.uri, self.artifacts = uri, artifacts
 
-    def sync(self, experiment: str, groups: Sequence[GroupResult]) -> None:
-        """Create or complete the runs of ``groups``.
+    def sync(self, view: ExperimentView) -> Synced:
+        """Create or complete the runs of ``view``; other runs of the experiment are left alone.
 
         Raises:
             CaddieError: the store doesn't answer.
         """
+        counts: Counter[str] = Counter()
         try:
             self.artifacts.mkdir(parents=True, exist_ok=True)
             # One writer of this home at a time: a new SQLite store can't be set up by two, and a run that one has
             # looked for in vain must not be created twice.
             with file_lock(self.artifacts / ".lock", wait=True):
                 self.client = MlflowClient(self.uri)
-                place = self._experiment(experiment)
+                place = self._experiment(view.name)
                 known = self._known(place)
-                for group in groups:
-                    self._group(place, known, group)
+                for config in view.configs:
+                    self._config(place, known, config, counts)
         except (MlflowException, SQLAlchemyError, OSError) as error:
             raise CaddieError(f"MLflow at {self.uri}: {str(error).splitlines()[0]}") from error
+        return Synced(**counts)
 
     def _experiment(self, name: str) -> str:
         found = self.client.get_experiment_by_name(name)
         if found is not None:
             return str(found.experiment_id)
-        return str(self.client.create_experiment(name, artifact_location=(self.artifacts / name).as_uri()))
+        # A server has a root of its own; a bare database would put artifacts into the working folder.
+        root = None if self.uri.startswith(("http://", "https://")) else (self.artifacts / name).as_uri()
+        return str(self.client.create_experiment(name, artifact_location=root))
 
     def _known(self, place: str) -> dict[str, Run]:
         """Every run of ours in the experiment, by key."""
@@ -76,86 +88,84 @@ class MlflowTracker:
             if not token:
                 return known
 
-    def _group(self, place: str, known: dict[str, Run], group: GroupResult) -> None:
-        key = f"{group.spec.digest()}/{group.headline}"
-        metrics: dict[str, float] = {"n": len(group.done), "failed": len(group.failed)}
-        if group.done:
-            metrics["val_bpb_mean"] = group.bpb.mean
-            if group.bpb.sd is not None:
-                metrics["val_bpb_sd"] = group.bpb.sd
-        whole = len(group.done) == len(group.seeds)
-        status = "FINISHED" if whole else "FAILED" if group.failed else "RUNNING"
-        tags = {"caddie.level": "config", "caddie.score": str(group.headline), "caddie.recipe": group.spec.name}
-        params = flat_params(group.spec)
-        parent = self._run(place, known, key, group.title, params, metrics, tags, status)
-        for seed, result in group.seeds.items():
-            child = {"mlflow.parentRunId": parent, "caddie.level": "seed", "caddie.seed": str(seed)}
-            child |= attempt_tags(result)
-            known_child = known.get(f"{key}/{result.key(group.headline)}")
-            if result.error or (known_child and "caddie.error" in known_child.data.tags):
-                child["caddie.error"] = result.error[:5000]
-            self._run(
-                place,
-                known,
-                f"{key}/{result.key(group.headline)}",
-                f"{group.title} s{seed}",
-                params | {"seed": str(seed)},
-                seed_metrics(result, group),
-                child,
-                STATUS[result.status],
-            )
+    def _config(self, place: str, known: Mapping[str, Run], config: ConfigView, counts: Counter[str]) -> None:
+        parent = known.get(config.run.key)
+        drawn = parent.data.tags.get(DRAWN, "") if parent else ""
+        # The old digest stays until the new figures are there.
+        run_id, what = self._run(place, parent, config.run, {DRAWN: drawn} if drawn else {})
+        if config.figures and config.drawn != drawn:
+            self._draw(run_id, config.figures)
+            self.client.set_tag(run_id, DRAWN, config.drawn)
+            what = what if what == "created" else "changed"
+        counts[what] += 1
+        for seed in config.seeds:
+            _, what = self._run(place, known.get(seed.key), seed, {"mlflow.parentRunId": run_id})
+            counts[what] += 1
 
-    def _run(
-        self,
-        place: str,
-        known: dict[str, Run],
-        key: str,
-        name: str,
-        params: Mapping[str, str],
-        metrics: Mapping[str, float],
-        tags: Mapping[str, str],
-        status: str,
-    ) -> str:
-        """Create the run of ``key``, or write what has changed; parameters are written once.
-
-        A config that stands in a group twice, as base and as trial, is one run.
-        """
-        run = known.get(key)
-        now = int(time.time() * 1000)
+    def _run(self, place: str, run: Run | None, view: RunView, more: Mapping[str, str]) -> tuple[str, str]:
+        """Create a run, or write what has changed of it; its id and what was done. Parameters are written once."""
+        tags = {KEY: view.key, **view.tags, **more}
         if run is None:
-            run = self.client.create_run(place, run_name=name, tags={KEY: key, **self.tags, **tags})
-        new_params = {k: v for k, v in params.items() if k not in run.data.params}
-        changed = {k: v for k, v in metrics.items() if run.data.metrics.get(k) != v}
-        new_tags = {k: v for k, v in tags.items() if run.data.tags.get(k) != v}
-        if changed or new_tags or new_params:
-            self.client.log_batch(
-                run.info.run_id,
-                metrics=[Metric(k, v, now, 0) for k, v in changed.items()],
-                params=[Param(k, v) for k, v in new_params.items()],
-                tags=[RunTag(k, v) for k, v in new_tags.items()],
-            )
-        if run.info.status != status:
-            self.client.set_terminated(run.info.run_id, status) if status != "RUNNING" else self.client.update_run(
-                run.info.run_id, status
-            )
-        known[key] = self.client.get_run(run.info.run_id)
-        return str(run.info.run_id)
+            created = self.client.create_run(place, start_time=view.start_ms, tags=tags, run_name=view.name)
+            self._write(created.info.run_id, view.end_ms, view.metrics, view.params, {})
+            if view.status is not RunStatus.RUNNING:
+                self._status(created.info.run_id, view)
+            return created.info.run_id, "created"
+        run_id, data = run.info.run_id, run.data
+        metrics = {name: value for name, value in view.metrics.items() if data.metrics.get(name) != value}
+        # A metric can't be taken away: what isn't known any more, as a p against a baseline that it has become itself.
+        metrics |= {n: math.nan for n, v in data.metrics.items() if n not in view.metrics and not math.isnan(v)}
+        params = {name: value for name, value in view.params.items() if name not in data.params}
+        new_tags = {name: value for name, value in tags.items() if data.tags.get(name) != value}
+        old_tags = [name for name in data.tags if name.startswith(OWN) and name not in tags]
+        changed = self._write(run_id, self._later(run, view, metrics), metrics, params, new_tags)
+        for name in old_tags:
+            self.client.delete_tag(run_id, name)
+        if run.info.status != view.status:
+            self._status(run_id, view)
+        same = not (changed or old_tags) and run.info.status == view.status
+        return run_id, "unchanged" if same else "changed"
+
+    def _later(self, run: Run, view: RunView, metrics: Mapping[str, float]) -> int:
+        """A time in milliseconds after that of every value that is replaced, whatever the clocks have done since: the
+        newest counts."""
+        before = [
+            point.timestamp
+            for name in metrics
+            if name in run.data.metrics
+            for point in self.client.get_metric_history(run.info.run_id, name)
+        ]
+        return max(view.end_ms, *(at + 1 for at in before)) if before else view.end_ms
+
+    def _write(
+        self,
+        run_id: str,
+        at_ms: int,
+        metrics: Mapping[str, float],
+        params: Mapping[str, str],
+        tags: Mapping[str, str],
+    ) -> bool:
+        """Write in as few requests as may be; whether there was anything to write."""
+        rows = [Metric(name, value, at_ms, 0) for name, value in metrics.items()]
+        param_rows, tag_rows = [Param(k, v) for k, v in params.items()], [RunTag(k, v) for k, v in tags.items()]
+        for part in _batches(rows, param_rows, tag_rows):
+            self.client.log_batch(run_id, *part)
+        return bool(rows or param_rows or tag_rows)
+
+    def _status(self, run_id: str, view: RunView) -> None:
+        if view.status is RunStatus.RUNNING:
+            self.client.update_run(run_id, view.status)
+        else:
+            self.client.set_terminated(run_id, view.status, view.end_ms)
+
+    def _draw(self, run_id: str, figures: Mapping[str, Callable[[], bytes]]) -> None:
+        with tempfile.TemporaryDirectory(prefix="caddie-figures-") as folder:
+            for name, draw in figures.items():
+                (Path(folder) / name).write_bytes(draw())
+            self.client.log_artifacts(run_id, folder, FIGURES)
 
 
-def attempt_tags(result: SeedResult) -> dict[str, str]:
-    """The tries of a seed's stages as the store numbers them: the largest, and each; 0 for none."""
-    each = ", ".join(f"{stage} {number}" for stage, number in result.attempts.items())
-    return {"caddie.attempt": str(max(result.attempts.values(), default=0)), "caddie.attempts": each}
-
-
-def seed_metrics(result: SeedResult, group: GroupResult) -> dict[str, float]:
-    """A seed's numbers: the headline by its plain name, and every stage's with the stage before it."""
-    metrics: dict[str, Any] = {}
-    for stage, report in result.reports.items():
-        metrics |= {f"{stage}/{name}": value for name, value in report.metrics.items()}
-        metrics[f"time/{stage}_s"] = report.elapsed_s
-        if stage is group.headline:
-            metrics["val_bpb"] = report.metrics["val_bpb"]
-        if "model_bytes" in report.metrics:
-            metrics["size/model_bytes"] = report.metrics["model_bytes"]
-    return metrics
+def _batches(*rows: Sequence[Any]) -> Iterator[list[Sequence[Any]]]:
+    """The rows of each kind, ``BATCH`` at a time."""
+    for start in range(0, max(map(len, rows)), BATCH):
+        yield [part[start : start + BATCH] for part in rows]

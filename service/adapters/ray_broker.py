@@ -16,9 +16,11 @@ import ray
 from model.report import StageReport
 from model.stages import Stage
 from service.adapters.attempt import Outcome
+from service.adapters.purse import Purse
 from service.adapters.ray_gang import GangPool
 from service.adapters.store_fs import FolderStore
 from service.errors import CaddieError, FailureKind, StageFailed
+from service.money import Ledger
 from service.ports import Plan
 from service.results import SeedResult
 from service.spec import GangShape
@@ -42,8 +44,8 @@ class Waiting:
 class Broker:
     """Single flight over stage keys: within this driver by task, across drivers by a lock in the store."""
 
-    def __init__(self, home: str) -> None:
-        self.home, self.store = Path(home), FolderStore(Path(home))
+    def __init__(self, home: str, ledger: Ledger | None = None) -> None:
+        self.home, self.store, self.purse = Path(home), FolderStore(Path(home)), Purse(ledger)
         self.flights: dict[str, asyncio.Task[StageReport]] = {}
         self.pools: dict[GangShape, GangPool] = {}
         self.gathering: dict[str, list[Waiting]] = {}
@@ -73,6 +75,10 @@ class Broker:
             self.flights[planned.key] = asyncio.create_task(self._compute(planned))
         return await asyncio.shield(self.flights[planned.key])
 
+    async def account(self) -> Ledger | None:
+        """The budget, as far as it is spent."""
+        return self.purse.ledger
+
     async def close(self) -> None:
         """End every gang; returns when their processes are gone."""
         for flight in self.flights.values():
@@ -93,17 +99,28 @@ class Broker:
             await asyncio.sleep(OTHER_COMPUTES_S)
 
     async def _try(self, planned: PlannedStage) -> StageReport:
-        outcome = await self._in_company(planned) if planned.together else None
-        failures = 0
+        if planned.stands_for:
+            why = f"{planned.key}, which was to be reused, isn't there any more"
+            raise StageFailed(planned.stage, planned.seed, FailureKind.OPERATOR, why)
+        in_company, failures = bool(planned.together), 0
         while True:
-            outcome = outcome or (await self._run(planned, lambda: [planned]))[0]
+            await self.purse.reserve(planned)
+            try:
+                outcome = await (self._in_company if in_company else self._alone)(planned)
+            finally:
+                self.purse.release(planned)
+            in_company = False
+            if outcome is None:
+                continue
             if outcome.report is not None:
                 return outcome.report
             assert outcome.kind is not None
             failures += 1
             if failures > RETRIES.get(outcome.kind, 0):
                 raise StageFailed(planned.stage, planned.seed, outcome.kind, outcome.why)
-            outcome = None
+
+    async def _alone(self, planned: PlannedStage) -> Outcome | None:
+        return (await self._run(planned, lambda: [planned]))[0]
 
     async def _in_company(self, planned: PlannedStage) -> Outcome | None:
         """Run with all that go together and ask before the gang starts; None where it failed in company, so that
@@ -132,4 +149,12 @@ class Broker:
 
     async def _run(self, planned: PlannedStage, choose: Callable[[], list[PlannedStage]]) -> list[Outcome]:
         pool = self.pools.setdefault(planned.gang, GangPool(planned.gang, self.home))
-        return await pool.run(choose, priority=list(Stage).index(planned.stage))
+        group: list[PlannedStage] = []
+
+        def chosen() -> list[PlannedStage]:
+            group.extend(choose())
+            return group
+
+        outcomes = await pool.run(chosen, priority=list(Stage).index(planned.stage))
+        self.purse.settle(group, outcomes[0].gang_s)
+        return outcomes

@@ -11,6 +11,7 @@ import ray
 
 from service.adapters.ray_broker import Broker
 from service.adapters.ray_cluster import check_gang, ray_session
+from service.money import Ledger
 from service.ports import Plan
 from service.results import SeedResult
 from service.spec import GangShape
@@ -22,9 +23,9 @@ CLOSE_S = 15.0
 class RayEngine:
     """One driver's view of the cluster."""
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, ledger: Ledger | None = None) -> None:
         self.home = home
-        self.broker: Any = Broker.remote(str(home))  # type: ignore[attr-defined]
+        self.broker: Any = Broker.remote(str(home), ledger)  # type: ignore[attr-defined]
 
     def check(self, gang: GangShape) -> None:
         """Refuse a gang that no node can hold."""
@@ -53,6 +54,11 @@ class RayEngine:
 
         run_trials(name, plans, self.broker, self.home / "tune")
 
+    def account(self) -> Ledger | None:
+        """What of the budget is spent."""
+        ledger: Ledger | None = ray.get(self.broker.account.remote())
+        return ledger
+
     def close(self) -> None:
         """End every gang of this driver."""
         with contextlib.suppress(Exception):
@@ -61,10 +67,10 @@ class RayEngine:
 
 
 @contextlib.contextmanager
-def ray_engine(address: str | None, home: Path) -> Iterator[RayEngine]:
+def ray_engine(address: str | None, home: Path, ledger: Ledger | None = None) -> Iterator[RayEngine]:
     """An engine on the cluster at ``address``, or on a local Ray of its own that ends with it."""
     with ray_session(address):
-        engine = RayEngine(home)
+        engine = RayEngine(home, ledger)
         try:
             yield engine
         finally:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,7 @@ class GangPool:
             hired = self.idle.pop() if self.idle else await self._hire()
             group = choose()
             outcomes: list[Outcome] = []
+            asked = time.monotonic()
             try:
                 outcomes = await self._ask(hired, group)
             finally:
@@ -73,7 +75,7 @@ class GangPool:
                 else:
                     self.idle.append(hired)
                     asyncio.get_running_loop().call_later(LINGER_S, self._expire, hired)
-        return outcomes
+        return [replace(outcome, gang_s=time.monotonic() - asked) for outcome in outcomes]
 
     def close(self) -> None:
         """Dismiss the idle gangs; busy ones are dismissed by the cancelling of their stage."""

@@ -8,16 +8,21 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import json
 import logging
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from model.job import LOG
-from model.report import StageReport, file_ref, read_report
+from model.report import StageReport, file_ref, read_report, write_json
+from model.stages import Stage
 from service.adapters.locks import file_lock
 from service.errors import StoreError
+from service.history import MADE_OF, Finished, finished_of
+from service.stages import key_prefix
 
 _log = logging.getLogger(__name__)
 
@@ -73,8 +78,34 @@ class FolderStore:
         except OSError:
             return 0
 
-    def publish(self, key: str, attempt: Path) -> StageReport:
-        """Make the outputs in ``attempt/out`` the result of ``key``.
+    def published(self) -> set[str]:
+        """What is finished, unverified."""
+        with refusals(self.stages):
+            return set(os.listdir(self.stages))
+
+    def made_of(self, key: str) -> Finished | None:
+        """What a finished stage tells of itself, unverified; None when there is none that can be read."""
+        folder = self.stages / key
+        try:
+            data = json.loads((folder / MADE_OF).read_text(encoding="utf-8")) if (folder / MADE_OF).exists() else None
+            return finished_of(key, read_report(folder), data)
+        except (OSError, ValueError):
+            return None
+
+    def newest(self, stage: Stage, count: int) -> list[Finished]:
+        """The ``count`` newest finished stages of a kind, the newest first."""
+        begin = key_prefix(stage)
+        with refusals(self.stages), os.scandir(self.stages) as entries:
+            found = [(entry.stat().st_mtime_ns, entry.name) for entry in entries if entry.name.startswith(begin)]
+        return [one for _, key in sorted(found, reverse=True)[:count] if (one := self.made_of(key)) is not None]
+
+    def set_aside(self) -> dict[str, Path]:
+        """Damaged entries by key, each where it was put last."""
+        with refusals(self.damaged):
+            return {path.name.rpartition(".")[0]: path for path in sorted(self.damaged.glob("*.*"))}
+
+    def publish(self, key: str, attempt: Path, made_of: Mapping[str, Any] | None = None) -> StageReport:
+        """Make the outputs in ``attempt/out`` the result of ``key``, with what the key was made of beside them.
 
         Raises:
             ValueError: there is no valid report.
@@ -87,6 +118,8 @@ class FolderStore:
             if there is not None:
                 return there
             (out / LOG).write_bytes((attempt / LOG).read_bytes())
+            if made_of is not None:
+                write_json(out / MADE_OF, made_of)
             os.rename(out, self.stages / key)
         return report
 

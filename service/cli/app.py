@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import signal
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import typer
 
@@ -16,10 +18,11 @@ from service.cli.data import add_data
 from service.cli.records import add_records
 from service.cli.runs import add_runs
 from service.cli.ui import add_ui
+from service.cli.views import add_views
 from service.errors import CaddieError, SpecError
 from service.spec import SweepSpec
 
-MODULES = (add_runs, add_audits, add_ui, add_records, add_data, add_benches)
+MODULES = (add_runs, add_audits, add_views, add_ui, add_records, add_data, add_benches)
 """What adds each module's commands; a new module's function goes here."""
 INTERRUPTED = 130
 
@@ -40,6 +43,29 @@ def make_app(recipes: Mapping[str, str], sweeps: Mapping[str, SweepSpec]) -> typ
     return app
 
 
+def script_words(words: Sequence[str]) -> list[str]:
+    """``plan sweeps/slot_sweep.py`` as what that script runs, with ``--plan``; other command lines as they are.
+
+    The script is read and not run: its words are those of the list that it hands to ``main``.
+
+    Raises:
+        SpecError: it can't be read, or hands over no sweep.
+    """
+    scripts = [word for word in words if word.endswith(".py")]
+    if list(words[:1]) != ["plan"] or len(scripts) != 1:
+        return list(words)
+    try:
+        tree = ast.parse(Path(scripts[0]).read_text(encoding="utf-8"))
+    except (OSError, SyntaxError, UnicodeDecodeError) as error:
+        raise SpecError(f"{scripts[0]}: no script of a sweep ({error})") from error
+    for node in ast.walk(tree):
+        if isinstance(node, ast.List):
+            own = [part.value for part in node.elts if isinstance(part, ast.Constant) and isinstance(part.value, str)]
+            if len(own) > 1 and own[0] == "sweep":
+                return [*own, "--plan", *(word for word in words[1:] if word != scripts[0])]
+    raise SpecError(f"{scripts[0]}: it runs no sweep; name a recipe, a sweep, or a script that does")
+
+
 def run_command(words: Sequence[str], recipes: Mapping[str, str], sweeps: Mapping[str, SweepSpec]) -> int:
     """Run one command line; 0 fine, 1 failed, 2 refused, 130 interrupted. No traceback for what a user can meet."""
 
@@ -51,7 +77,7 @@ def run_command(words: Sequence[str], recipes: Mapping[str, str], sweeps: Mappin
         signal.signal(signal.SIGTERM, terminate)
     code = 0
     try:
-        make_app(recipes, sweeps)(args=list(words), prog_name="caddie")
+        make_app(recipes, sweeps)(args=script_words(words), prog_name="caddie")
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else 1
     except KeyboardInterrupt:

@@ -8,9 +8,10 @@ from typing import Annotated
 import typer
 
 from service.cli.context import Commands, MakeCommands
-from service.cli.options import SEEDS, Json, NonRecord, Seeds, Sets, SweepSeeds
+from service.cli.options import SEEDS, Budget, Confirm, Json, NonRecord, Price, RaceFlag, Reuse, Seeds, Sets, SweepSeeds
 from service.cli.show import (
     groups_json,
+    race_json,
     recipes_json,
     record_json,
     show_groups,
@@ -19,8 +20,8 @@ from service.cli.show import (
     show_record,
     write_json,
 )
+from service.errors import SpecError
 from service.experiment import Experiment, best_honest
-from service.overview import plan_json
 from service.recording import Recorded, record_group
 from service.results import GroupResult
 
@@ -33,14 +34,22 @@ def add_runs(app: typer.Typer, make: MakeCommands) -> None:
 
 def _add_run(app: typer.Typer, make: MakeCommands) -> None:
     @app.command()
-    def run(recipe: str, seeds: Seeds = SEEDS, set_: Sets = None, json_: Json = False) -> None:
+    def run(
+        recipe: str,
+        seeds: Seeds = SEEDS,
+        set_: Sets = None,
+        reuse: Reuse = None,
+        budget: Budget = None,
+        price: Price = None,
+        json_: Json = False,
+    ) -> None:
         """Train, pack and score a recipe over seeds.
 
         Example: caddie run tiny --seeds 42,1337,2024 --set score.slot.lr=0.012
         """
         commands = make()
-        experiment = commands.run_of(commands.recipe(recipe, set_), set_, seeds)
-        groups = commands.carry_out(experiment)
+        experiment = commands.run_of(commands.recipe(recipe, set_), set_, seeds, reuse)
+        groups = commands.carry_out(experiment, budget, price)
         if json_:
             write_json({"name": experiment.name, "groups": groups_json(groups)})
         else:
@@ -62,6 +71,11 @@ def _add_sweep(app: typer.Typer, make: MakeCommands) -> None:
         plan: Annotated[bool, typer.Option("--plan", help="Show what would run, and run nothing.")] = False,
         with_record: Annotated[bool, typer.Option("--record/--no-record", help="Assemble and verify.")] = True,
         non_record: NonRecord = False,
+        reuse: Reuse = None,
+        budget: Budget = None,
+        price: Price = None,
+        race: RaceFlag = None,
+        confirm: Confirm = None,
         json_: Json = False,
     ) -> None:
         """Compare the configs of a sweep over seeds; ends with a verified record of the best honest one.
@@ -70,27 +84,32 @@ def _add_sweep(app: typer.Typer, make: MakeCommands) -> None:
         """
         commands = make()
         spec = commands.sweep_named(name, space)
-        experiment = commands.sweep_of(spec, commands.recipe(recipe or spec.recipe, set_), seeds)
+        experiment = commands.sweep_of(spec, commands.recipe(recipe or spec.recipe, set_), seeds, reuse)
+        experiment = commands.raced(experiment, spec.racing, race, confirm)
         if plan:
-            _tell_plan(commands, experiment, json_)
+            _tell_plan(commands, experiment, price, json_)
             return
-        groups = commands.carry_out(experiment)
+        if reuse and with_record:
+            raise SpecError("--reuse: a record must be what its own config computed; give --no-record")
+        groups = commands.carry_out(experiment, budget, price)
         if not json_:
             show_groups(commands.out, experiment, groups)
-        failed = any(group.failed for group in groups)
+        failed = any(group.failed or (group.confirmed and group.confirmed.failed) for group in groups)
         recorded = _record_best(commands, groups, non_record, json_) if with_record and not failed else None
         if json_:
             record = recorded and record_json(recorded)
-            write_json({"name": experiment.name, "groups": groups_json(groups), "record": record})
+            race_of = {"race": race_json(experiment, groups)} if experiment.race else {}
+            write_json({"name": experiment.name, "groups": groups_json(groups), **race_of, "record": record})
         if failed or (recorded and not recorded.verdict.ok):
             raise typer.Exit(1)
 
 
 def _record_best(commands: Commands, groups: Sequence[GroupResult], non_record: bool, as_json: bool) -> Recorded:
-    """The record of the best honest group, shown unless it goes into a document."""
-    recorded = record_group(
-        best_honest(groups), groups, commands.wiring, non_record=non_record, tell=commands.err.print
-    )
+    """The record of the best honest group, of a race's winner over the fresh seeds; shown unless it goes into a
+    document."""
+    won = next((group for group in groups if group.won), None)
+    chosen = (won.confirmed or won) if won else best_honest(groups)
+    recorded = record_group(chosen, groups, commands.wiring, non_record=non_record, tell=commands.err.print)
     if not as_json:
         show_record(commands.out, recorded)
     return recorded
@@ -98,21 +117,31 @@ def _record_best(commands: Commands, groups: Sequence[GroupResult], non_record: 
 
 def _add_plan(app: typer.Typer, make: MakeCommands) -> None:
     @app.command()
-    def plan(name: str, seeds: SweepSeeds = None, set_: Sets = None, json_: Json = False) -> None:
-        """Show which stages a recipe or a sweep needs and which are done already. Runs nothing."""
+    def plan(
+        name: str,
+        seeds: SweepSeeds = None,
+        set_: Sets = None,
+        reuse: Reuse = None,
+        price: Price = None,
+        json_: Json = False,
+    ) -> None:
+        """Show which stages a recipe or a sweep needs, why each is or isn't done, and what it costs. Runs nothing.
+
+        NAME is a recipe, a sweep, or a sweep's script: caddie plan sweeps/slot_sweep.py
+        """
         commands = make()
         if name in commands.sweeps:
             spec = commands.sweeps[name]
-            experiment = commands.sweep_of(spec, commands.recipe(spec.recipe, set_), seeds)
+            experiment = commands.sweep_of(spec, commands.recipe(spec.recipe, set_), seeds, reuse)
         else:
-            experiment = commands.run_of(commands.recipe(name, set_), set_, seeds or SEEDS)
-        _tell_plan(commands, experiment, json_)
+            experiment = commands.run_of(commands.recipe(name, set_), set_, seeds or SEEDS, reuse)
+        _tell_plan(commands, experiment, price, json_)
 
 
-def _tell_plan(commands: Commands, experiment: Experiment, as_json: bool) -> None:
-    plan = plan_json(experiment, commands.wiring.store())
+def _tell_plan(commands: Commands, experiment: Experiment, price: float | None, as_json: bool) -> None:
+    plan = commands.planned(experiment, price)
     if as_json:
-        write_json(plan)
+        write_json(plan.to_json())
     else:
         show_plan(commands.out, plan)
 

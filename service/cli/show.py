@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -11,12 +11,17 @@ from rich.table import Table
 from rich.text import Text
 
 from model.codec import encode
+from service.contest import heats
 from service.experiment import Experiment
 from service.overview import flat_params
+from service.plan import ExperimentPlan
 from service.recording import Recorded, from_home
 from service.results import GroupResult
 from service.spec import RunSpec
 from service.stats import show, spread
+
+SHOWN_FORECASTS = 9
+"""Those that come nearest to their caps."""
 
 
 def write_json(data: Any) -> None:
@@ -31,6 +36,7 @@ def groups_json(groups: Sequence[GroupResult]) -> list[dict[str, Any]]:
             "config": encode(dict(group.overlay)),
             "digest": group.spec.digest(),
             "score": str(group.headline),
+            "status": group_status(group),
             "n": len(group.done),
             "mean_bpb": group.bpb.mean if group.done else None,
             "sd_bpb": group.bpb.sd,
@@ -47,6 +53,61 @@ def groups_json(groups: Sequence[GroupResult]) -> list[dict[str, Any]]:
         }
         for group in groups
     ]
+
+
+def group_status(group: GroupResult) -> str:
+    """``stopped after 1 of 3 seeds: can't win any more``, or in one word."""
+    if group.stopped:
+        return f"stopped {group.stopped}"
+    return "failed" if group.failed else "complete" if len(group.done) == len(group.seeds) else "running"
+
+
+def race_json(experiment: Experiment, groups: Sequence[GroupResult]) -> dict[str, Any]:
+    """A race for programs: which seeds chose and which confirmed, and what the winner measured on either."""
+    assert experiment.race is not None
+    racing, standings = experiment.race.racing, [heat.stands for heat in heats(experiment, groups)]
+    won = next((group for group in groups if group.won), None)
+    samples = {"chose": won.bpb if won else None, "confirmed": won.confirmed.bpb if won and won.confirmed else None}
+    return {
+        "rule": racing.rule,
+        "winner": encode(dict(won.overlay)) if won else None,
+        "seeds_that_chose": list(experiment.seeds),
+        "seeds_that_confirmed": sorted(won.confirmed.seeds) if won and won.confirmed else [],
+        **{
+            name: {"n": sample.n, "mean_bpb": sample.mean if sample.n else None, "sd_bpb": sample.sd}
+            for name, sample in samples.items()
+            if sample is not None
+        },
+        "seed_runs": sum(stands.runs for stands in standings),
+        "seed_runs_of_the_grid": (len(groups) - 1) * len(experiment.seeds),
+        "sd_bpb": standings[0].seeds.sd_bpb,
+        "sd_paired_bpb": standings[0].pairs.sd_bpb,
+        "correlation": standings[0].correlation,
+    }
+
+
+def show_race(out: Console, experiment: Experiment, groups: Sequence[GroupResult]) -> None:
+    """Below the table: who was stopped and why, which seeds chose and which confirmed."""
+    race = race_json(experiment, groups)
+    for group in groups:
+        if group.stopped:
+            out.print(f"stopped   {group.title}: {group.stopped}", soft_wrap=True)
+    runs = f"{race['seed_runs']} of the grid's {race['seed_runs_of_the_grid']} seed runs"
+    pairs = f"{race['sd_paired_bpb']:.5f} of a paired difference (correlation {race['correlation']:.3f})"
+    out.print(f"race      {runs}; sd {race['sd_bpb']:.4f} over seeds, {pairs}", soft_wrap=True)
+    for group in groups:
+        if group.won:
+            out.print(f"chosen    {show(group.bpb)}, {group.title}, by seeds {_listed(group.seeds)}", soft_wrap=True)
+        if group.confirmed:
+            sample, flattered = group.confirmed.bpb, ""
+            if sample.n:
+                flattered = f"; {sample.mean - group.bpb.mean:+.4f} against the seeds that chose it"
+            fresh = _listed(group.confirmed.seeds)
+            out.print(f"confirmed {show(sample)}, by fresh seeds {fresh}{flattered}", soft_wrap=True)
+
+
+def _listed(seeds: Iterable[int]) -> str:
+    return ", ".join(map(str, seeds))
 
 
 def paired_json(group: GroupResult, base: GroupResult) -> dict[str, Any] | None:
@@ -67,23 +128,36 @@ def show_groups(out: Console, experiment: Experiment, groups: Sequence[GroupResu
         paired = group.bpb.minus(base.bpb)
         interval = f" ± {paired.ci95:.4f}" if paired.ci95 is not None else ""
         versus = "" if group is base or not paired.n else f"{paired.mean:+.4f}{interval}"
-        table.add_row(group.title, group.headline, f"{len(group.done)}/{len(group.seeds)}", spread(group.bpb), versus)
+        seeds = f"{len(group.done)}/{len(group.seeds)}" + (" stopped" if group.stopped else "")
+        table.add_row(group.title, group.headline, seeds, spread(group.bpb), versus)
     out.print(table)
-    for group in groups:
+    if experiment.race:
+        show_race(out, experiment, groups)
+    for group in (*groups, *(group.confirmed for group in groups if group.confirmed)):
         for result in group.failed:
             what = Text.assemble(("failed", "red"), f" {group.title}, seed {result.seed}: {result.error}")
             out.print(what, soft_wrap=True)
 
 
-def show_plan(out: Console, plan: Mapping[str, Any]) -> None:
-    """What would run, of :func:`service.overview.plan_json`."""
-    table = Table(title=f"{plan['name']}: {plan['to_run']} stages to run, {plan['cached']} done", title_justify="left")
-    for column in ("stage", "seed", "key", "state", "configs"):
+def show_plan(out: Console, plan: ExperimentPlan) -> None:
+    """What would run and why, and what it would cost."""
+    to_run = len(plan.to_run)
+    title = f"{plan.experiment.name}: {to_run} stages to run, {len(plan.rows) - to_run} done"
+    table = Table(title=f"{title}, {plan.shared} shared", title_justify="left")
+    for column in ("stage and key", "seed", "state", "configs", "because"):
         table.add_column(column)
-    for row in plan["stages"]:
-        state = "done" if row["cached"] else "to run"
-        table.add_row(row["stage"], str(row["seed"]), row["key"], state, str(row["users"]))
+    for key, row in plan.rows.items():
+        state = "done" if row.cached else "to run"
+        table.add_row(key, str(row.planned.seed), state, str(row.users), row.because)
     out.print(table)
+    caps = f"; {plan.by_caps} of {to_run} stages counted by their caps, nothing like them has finished"
+    cpu = ", CPU ranks counted as GPUs" if plan.experiment.base.spec.gang.device == "cpu" else ""
+    rate = f"{plan.price.node_usd_per_hour:g} USD a node-hour{cpu}"
+    out.print(f"cost      {plan.price.show(plan.gpu_hours)} at {rate}{caps if plan.by_caps else ''}", soft_wrap=True)
+    for forecast in plan.forecasts[:SHOWN_FORECASTS]:
+        out.print(f"forecast  {forecast}", soft_wrap=True)
+    if len(plan.forecasts) > SHOWN_FORECASTS:
+        out.print(f"          and {len(plan.forecasts) - SHOWN_FORECASTS} further from their caps (--json has all)")
 
 
 def record_json(recorded: Recorded) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from service.errors import StageFailed
 from service.ports import Engine, Plan
 from service.results import SeedResult
 from service.spec import GangShape, RunSpec
-from service.stages import PlannedStage
+from service.stages import PlannedStage, made_of
 from sweeps.recipes.tiny import tiny
 
 ONES = {Stage.TRAIN: "parameters", Stage.PACK: "model_bytes", Stage.SLIDING: "val_bpb", Stage.SLOT: "val_bpb"}
@@ -63,7 +63,7 @@ def finish_stage(store: FolderStore, planned: PlannedStage, metrics: Mapping[str
         outputs={"output.bin": file_ref(out, "output.bin")},
     )
     write_report(out, report)
-    return store.publish(planned.key, attempt)
+    return store.publish(planned.key, attempt, made_of(planned))
 
 
 class MemoryEngine:

@@ -17,13 +17,15 @@ import pytest
 from model.data.shards import Corpus
 from model.stages import Stage
 from service.adapters.store_fs import FolderStore
-from service.cli.app import run_command
+from service.cli.app import run_command, script_words
 from service.cli.context import Commands
 from service.cli.show import show_groups
 from service.corpus.documents import find_documents
 from service.corpus.prepare import prepare
 from service.experiment import Experiment, contend, lookup
 from service.overview import flat_params
+from service.racing import Racing
+from service.source import ROOT
 from service.spec import RunSpec, SweepSpec
 from service.stages import plan_seed
 from sweeps.recipes import RECIPES
@@ -31,6 +33,7 @@ from sweeps.recipes.tiny import tiny
 from sweeps.spaces import SWEEPS
 
 VOCAB = 340
+SWEEP_SCRIPTS = [path for path in (ROOT / "sweeps").glob("*.py") if not path.name.startswith("__")]
 SEEDS = (7, 8)
 
 
@@ -131,7 +134,23 @@ REFUSED = {
     "seeds that are no numbers": (["run", "small", "--seeds", "a,b"], r"--seeds 'a,b': write whole numbers"),
     "a repeated seed": (["sweep", "rates", "--seeds", "7,7"], r"7 is given twice"),
     "a score that is off": (["sweep", "rates", "--set", "score.slot=none"], r"score\.slot"),
+    "a budget of nothing": (["run", "small", "--budget", "0usd"], r"--budget '0usd': write dollars as 60usd"),
+    "a budget without a unit": (["sweep", "rates", "--no-record", "--budget", "60"], r"60usd or GPU-hours as 3h"),
+    "a budget that is too small": (
+        ["run", "small", "--budget", "1usd"],
+        r"plan needs .* USD.*budget is .*1\.00 USD",
+    ),
+    "a price of nothing": (["plan", "small", "--price", "0"], r"price of a node-hour is above 0 USD, got 0"),
+    "a reuse of nothing": (["plan", "small", "--reuse", "train-0123456789abcdef"], r"train-0123.*: no finished stage"),
+    "a reuse of a place": (["plan", "small", "--reuse", "train-/../../x"], r"no finished stage"),
+    "a script that is not there": (["plan", "nowhere.py"], r"nowhere\.py: no script of a sweep"),
     "a base without its score": (["sweep", "rates", "--set", "score.sliding=none"], r"score\.sliding"),
+    "a race with one seed": (["sweep", "rates", "--race", "--seeds", "7"], r"--race: .* 2 seeds or more .* got 1"),
+    "a seed that chooses and confirms": (
+        ["sweep", "rates", "--race", "--confirm", "9,8"],
+        r"--race: seed 8 would both",
+    ),
+    "confirming without a race": (["sweep", "rates", "--confirm", "9"], r"--confirm 9: .* without --race"),
     "no score at all": (["run", "small", "--set", "score.slot=none", "--set", "score.sliding=none"], r"no score"),
 }
 
@@ -147,6 +166,28 @@ def test_what_does_not_fit_is_refused_in_one_line_with_the_way_out(
     assert last.startswith("caddie: ")
     assert re.search(message, last)
     assert not (home / "attempts").exists() or list((home / "attempts").iterdir()) == []
+
+
+@pytest.mark.parametrize("racing", [None, Racing(confirm=(21, 22))])
+def test_a_race_tells_which_seeds_chose_and_which_confirmed_and_is_off_unless_asked_for(
+    caddie: Run, finished: FolderStore, small_corpus: Corpus, finish: Callable[..., Any], racing: Racing | None
+) -> None:
+    for overlay in ({}, *RATES.grid()):
+        for seed in (21, 22):
+            for planned in plan_seed(small().at(overlay), seed, small_corpus):
+                if finished.find(planned.key) is None:
+                    finish(finished, planned)
+    sweeps = {"rates": replace(RATES, racing=racing)}
+    asked = [] if racing else ["--race", "--confirm", "21,22"]
+    words = ["sweep", "rates", "--no-record"]
+    race = caddie(*words, *asked, "--json", sweeps=sweeps).json()["race"]
+    assert (race["seeds_that_chose"], race["seeds_that_confirmed"]) == ([7, 8], [21, 22])
+    told = " ".join(caddie(*words, *asked, sweeps=sweeps).out.split())
+    assert re.search(r"race .* of the grid's 4 seed runs", told)
+    assert re.search(r"chosen .*, by seeds 7, 8 confirmed .* \(n=2\), by fresh seeds 21, 22", told)
+    assert "race" not in caddie(*words, "--no-race", "--json", sweeps=sweeps).json()
+    without = caddie(*words, *asked, "--confirm", "none", "--race", "--json", sweeps=sweeps).json()["race"]
+    assert without["seeds_that_confirmed"] == []
 
 
 USAGE = {
@@ -187,11 +228,16 @@ def test_an_interrupted_command_says_that_the_same_one_goes_on(caddie: Run, reci
 
 HELP = {
     "": ["caddie sweep slot", "CADDIE_HOME", "run", "sweep", "plan", "recipes", "ui", "audit", "record", "data"],
-    "run": ["caddie run tiny", "--seeds", "--set", "--json", "PATH=VALUE"],
-    "sweep": ["caddie sweep slot", "--recipe", "--seeds", "--set", "--space", "--plan", "--no-record", "--non-record"],
-    "plan": ["Runs nothing", "--seeds", "--set", "--json"],
+    "run": ["caddie run tiny", "--seeds", "--set", "--json", "PATH=VALUE", "--reuse", "--budget", "60usd", "--price"],
+    "sweep": [
+        *("caddie sweep slot", "--recipe", "--seeds", "--set", "--space", "--plan", "--no-record", "--non-record"),
+        *("--race", "--confirm"),
+    ],
+    "plan": ["Runs nothing", "--seeds", "--set", "--json", "--reuse", "--price", "caddie plan sweeps/slot_sweep.py"],
     "recipes": ["--json"],
     "ui": ["--port", "127.0.0.1", "5000"],
+    "sync": ["caddie sync slot-tiny", "--baseline", "--json"],
+    "status": ["--json", "Only reads"],
     "record": ["assemble", "verify"],
     "record assemble": ["--out", "--non-record", "--seeds"],
     "record verify": ["exit 1", "--json"],
@@ -228,9 +274,9 @@ def test_a_plan_lists_each_stage_once_with_its_key_and_runs_nothing(
 ) -> None:
     plan = caddie("plan", "small", "--seeds", "7,8", "--json").json()
     expected = {p.key: (str(p.stage), s) for s in SEEDS for p in plan_seed(small(), s, small_corpus)}
-    assert plan.keys() == {"name", "configs", "seeds", "to_run", "cached", "shared", "stages"}
+    assert plan.keys() >= {"name", "configs", "seeds", "to_run", "cached", "shared", "gpu_hours", "usd", "stages"}
     assert {row["key"]: (row["stage"], row["seed"]) for row in plan["stages"]} == expected
-    assert all(row.keys() == {"stage", "seed", "key", "cached", "users"} for row in plan["stages"])
+    assert all(row.keys() >= {"stage", "seed", "key", "cached", "because", "users"} for row in plan["stages"])
     assert not any(row["cached"] for row in plan["stages"])
     assert (plan["name"], plan["configs"], plan["seeds"]) == ("run-small", 2, [7, 8])
     assert (plan["to_run"], plan["cached"]) == (8, 0)
@@ -431,3 +477,126 @@ def test_the_pages_are_served_to_this_machine_from_the_runs_store(
         "--default-artifact-root": (home / "mlflow_artifacts").as_uri(),
     }
     assert environ["MLFLOW_DISABLE_TELEMETRY"] == "true"
+
+
+def test_the_view_is_rebuilt_from_the_store_alone_and_doing_it_twice_changes_nothing(
+    caddie: Run, home: Path, finished: FolderStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "MLflow is behind" in caddie("sweep", "rates", "--no-record", "--json").err
+    assert not (home / "mlflow.db").exists()
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    made = caddie("sync", "--json").json()
+    runs = 3 * (1 + len(SEEDS))
+    counts = {"created": runs, "changed": 0, "unchanged": 0}
+    assert made["experiments"] == [{"name": "rates-small", "configs": 3, **counts}]
+
+    def dump() -> list[str]:
+        database = sqlite3.connect(home / "mlflow.db")
+        lines = list(database.iterdump())
+        database.close()
+        return lines
+
+    before = dump()
+    again = caddie("sync", "rates-small")
+    assert again.code == 0
+    assert f"0 created, 0 changed, {runs} as they were" in again.out
+    assert dump() == before
+    other = caddie("sync", "--baseline", "lr=0.2", "--json").json()["experiments"]
+    assert other[0]["changed"] == 3
+    assert caddie("sync", "--json").json()["experiments"][0]["unchanged"] == runs, "the choice is kept"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [(["nothing"], "no experiment 'nothing' was run here; there is none"), (["--baseline", "lr=9"], "'lr=9'")],
+)
+def test_a_view_of_what_is_not_there_is_refused_by_name(caddie: Run, words: list[str], message: str) -> None:
+    answer = caddie("sync", *words)
+    assert answer.code == 2
+    assert message in answer.err
+
+
+def test_a_view_of_nothing_needs_no_server(caddie: Run) -> None:
+    assert "no experiment has been run here" in caddie("sync").out
+    assert caddie("sync", "--json").json()["experiments"] == []
+
+
+def test_the_status_says_how_far_each_experiment_is_and_who_leads(
+    caddie: Run, home: Path, finished: FolderStore, small_corpus: Corpus, measured: Callable[..., float]
+) -> None:
+    caddie("sweep", "rates", "--no-record", "--json")
+    (home / "experiments" / "strange.json").write_text("{}")
+    answer = caddie("status", "--json")
+    assert "strange.json" in answer.err
+    (row,) = answer.json()["experiments"]
+    means = {"base": np.mean([measured(plan_seed(small(), seed, small_corpus)[2]) for seed in SEEDS])}
+    for overlay in RATES.grid():
+        plans = [plan_seed(small().at(overlay), seed, small_corpus) for seed in SEEDS]
+        means[f"lr={overlay['score.slot.lr']}"] = np.mean([measured(plan[3]) for plan in plans])
+    best = min(means, key=lambda title: means[title])
+    assert (row["name"], row["state"], row["seeds"]) == ("rates-small", "done", {"done": 6, "failed": 0, "total": 6})
+    assert (row["best"]["config"], row["best"]["mean_bpb"]) == (best, pytest.approx(means[best]))
+    text = caddie("status").out
+    assert all(word in text for word in ("rates-small", "done", "6/6", best, "no stage runs now"))
+
+
+def test_a_status_before_anything_was_run_makes_nothing(caddie: Run, home: Path) -> None:
+    assert "caddie sweep slot" in caddie("status").out
+    assert caddie("status", "--json").json() == {"experiments": [], "running": []}
+    assert not home.exists()
+
+
+def test_a_script_of_a_sweep_is_planned_as_it_would_run(caddie: Run, small_corpus: Corpus, tmp_path: Path) -> None:
+    script = tmp_path / "rates_sweep.py"
+    script.write_text('main(["sweep", "rates", "--seeds", "5", *sys.argv[1:]])\n', encoding="utf-8")
+    plan = caddie("sweep", "rates", "--seeds", "5", "--plan", "--json").json()
+    assert caddie("plan", str(script), "--json").json() == plan
+    assert caddie("plan", "--json", str(script)).json() == plan
+    other = tmp_path / "other.py"
+    other.write_text("main([1])\n", encoding="utf-8")
+    assert "it runs no sweep" in caddie("plan", str(other)).err
+
+
+@pytest.mark.parametrize("path", sorted(SWEEP_SCRIPTS), ids=lambda path: path.name)
+def test_every_sweep_s_script_names_a_sweep(path: Path) -> None:
+    words = script_words(["plan", str(path), "--json"])
+    assert words[0] == "sweep"
+    assert words[1] in SWEEPS
+    assert words[-2:] == ["--plan", "--json"]
+
+
+def test_a_price_counts_in_dollars_only_and_the_environment_may_set_it(
+    caddie: Run, small_corpus: Corpus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usual, double = (caddie("plan", "small", "--json", *words).json() for words in ([], ["--price", "40"]))
+    assert usual["usd"] == pytest.approx(usual["gpu_hours"] * 20 / 8)
+    assert (double["gpu_hours"], double["usd"]) == (usual["gpu_hours"], pytest.approx(2 * usual["usd"]))
+    monkeypatch.setenv("CADDIE_NODE_USD_PER_HOUR", "40")
+    assert caddie("plan", "small", "--json").json() == double
+    monkeypatch.setenv("CADDIE_NODE_USD_PER_HOUR", "a lot")
+    answer = caddie("plan", "small")
+    assert (answer.code, "CADDIE_NODE_USD_PER_HOUR is 'a lot'" in answer.err) == (2, True)
+
+
+def test_a_reused_training_is_in_the_plan_in_the_result_s_keys_and_in_mlflow_and_in_no_record(
+    caddie: Run, home: Path, finished: FolderStore, small_corpus: Corpus, finish: Callable[..., Any], monkeypatch: Any
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    old, own = plan_seed(small(), 7, small_corpus)[0], plan_seed(small().at({"train.steps": 5}), 7, small_corpus)[0]
+    words = ["small", "--seeds", "7", "--set", "train.steps=5", "--set", "score.slot=none", "--reuse", old.key]
+    plan = caddie("plan", *words, "--json").json()
+    assert [row["because"] for row in plan["stages"] if row["stage"] == "train"] == [
+        f"reused for {own.key}, although train.steps 200 -> 5"
+    ]
+    assert (plan["to_run"], plan["cached"]) == (0, 3), "the recipe reads nothing else of training"
+    result = caddie("run", *words, "--json")
+    assert result.code == 0
+    (seed,) = (group["seeds"]["7"] for group in result.json()["groups"])
+    assert seed["stages"]["train"] == old.key
+    database = sqlite3.connect(home / "mlflow.db")
+    rows = database.execute("SELECT value FROM tags WHERE key = 'caddie.reused'").fetchall()
+    database.close()
+    assert rows == [(f"{old.key} of seed 7 stands for {own.key}",)]
+    refused = caddie("sweep", "rates", "--seeds", "7", "--set", "train.steps=5", "--reuse", old.key)
+    assert refused.code == 2
+    assert "give --no-record" in refused.err

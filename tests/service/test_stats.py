@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -71,3 +72,22 @@ def test_the_confidence_interval_is_student_s() -> None:
     # 1, 2, 3: mean 2, sd 1; t(0.975, 2) = 4.302653 (any table).
     assert Sample(values={1: 1.0, 2: 2.0, 3: 3.0}).ci95 == pytest.approx(4.302653 / 3**0.5, rel=1e-6)
     assert Sample(values={1: 1.0}).ci95 is None
+
+
+PAIRS = st.dictionaries(st.integers(0, 99), st.tuples(*2 * [st.floats(-10, 10)]), min_size=2, max_size=9)
+
+
+@given(PAIRS)
+def test_the_p_of_paired_differences_is_that_of_scipy_s_paired_test_to_one_side(
+    pairs: dict[int, tuple[float, float]],
+) -> None:
+    ours, base = (Sample(values={seed: pair[i] for seed, pair in pairs.items()}) for i in (0, 1))
+    paired = ours.minus(base)
+    if paired.sd is not None and paired.sd > 1e-6:
+        test = scipy.stats.ttest_rel(list(ours.values.values()), list(base.values.values()), alternative="less")
+        assert paired.p_below == pytest.approx(test.pvalue, rel=1e-6, abs=1e-9)
+
+
+def test_where_there_is_no_test_there_is_no_p() -> None:
+    assert Sample(values={1: -1.0}).p_below is None
+    assert Sample(values={1: -1.0, 2: -1.0}).p_below is None

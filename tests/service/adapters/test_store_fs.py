@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from model.report import StageReport, file_ref, write_report
+from model.stages import Stage
 from service.adapters.store_fs import FolderStore
 from service.errors import StoreError
 from service.source import ROOT
@@ -310,3 +311,31 @@ def test_a_report_on_disk_is_plain_json_with_size_and_digest_of_every_output(tmp
     shell = subprocess.run(["sha256sum", store.folder(KEY) / "checkpoint.bin"], capture_output=True, text=True)
     assert data["outputs"]["checkpoint.bin"]["sha256"] == shell.stdout.split()[0]
     assert data["outputs"]["checkpoint.bin"]["size_bytes"] == 400
+
+
+def test_what_a_key_was_made_of_lies_beside_the_report_and_changes_nothing_else(tmp_path: Path) -> None:
+    plain, telling = FolderStore(tmp_path / "plain"), FolderStore(tmp_path / "telling")
+    made_of = {"parts": {"train": "ab", "seed": "42"}, "values": {"train": {"steps": 7}}, "sources": {}, "gang_s": 9.5}
+    plain.publish(KEY, attempt_of(plain))
+    report = telling.publish(KEY, attempt_of(telling), made_of)
+    files = {path.name: path.read_bytes() for path in telling.folder(KEY).iterdir()}
+    assert json.loads(files.pop("key.json")) == made_of
+    assert files == {path.name: path.read_bytes() for path in plain.folder(KEY).iterdir()}
+    assert telling.find(KEY) == plain.find(KEY) == report
+    one, old = telling.made_of(KEY), plain.made_of(KEY)
+    assert one is not None
+    assert old is not None
+    assert (one.parts, one.values, one.gang_s, one.company) == (made_of["parts"], made_of["values"], 9.5, 1)
+    assert (old.parts, old.gang_s) == ({}, 1.5 + 4.0)
+    assert telling.made_of("train-ffffffffffffffff") is None
+
+
+def test_the_newest_of_a_kind_come_first_and_no_other_kind_is_among_them(tmp_path: Path) -> None:
+    store = FolderStore(tmp_path)
+    keys = [f"train-{number:016x}" for number in range(4)]
+    for age, key in enumerate([*keys, "trainer-0123456789abcdef"]):
+        store.publish(key, attempt_of(store, key))
+        os.utime(store.folder(key), (1000 + age, 1000 + age))
+    assert [one.key for one in store.newest(Stage.TRAIN, 3)] == keys[:0:-1]
+    assert store.newest(Stage.PACK, 3) == []
+    assert store.published() == {*keys, "trainer-0123456789abcdef"}

@@ -1,0 +1,114 @@
+"""The broker's decisions, in this process; tests/flow has it on Ray."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from model.data.shards import Corpus
+from model.stages import Stage
+from service.adapters.attempt import Outcome
+from service.adapters.ray_broker import Broker
+from service.adapters.store_fs import FolderStore
+from service.errors import FailureKind
+from service.money import Ledger
+from service.results import SeedResult, SeedStatus
+from service.spec import RunSpec
+from service.stages import PlannedStage, plan_seed
+
+HERE: Any = Broker.__ray_metadata__.modified_class  # type: ignore[attr-defined]
+"""The class itself, without an actor around it."""
+HOUR_S = 3600.0
+LOST = Outcome(kind=FailureKind.INFRASTRUCTURE, why="the node is gone")
+
+
+class Gangs:
+    """Gangs of one shape that finish at once, each after an hour on the bill; the first ``losses`` are lost."""
+
+    def __init__(self, store: FolderStore, finish: Callable[..., Any], losses: int = 0) -> None:
+        self.store, self.finish, self.losses = store, finish, losses
+        self.ran: list[tuple[Stage, ...]] = []
+
+    async def run(self, choose: Callable[[], Sequence[PlannedStage]], priority: int) -> list[Outcome]:
+        for _ in range(3):
+            await asyncio.sleep(0)  # so that others may join
+        group = choose()
+        self.ran.append(tuple(planned.stage for planned in group))
+        if len(self.ran) <= self.losses:
+            return [replace(LOST, gang_s=HOUR_S) for _ in group]
+        return [Outcome(report=self.finish(self.store, planned), gang_s=HOUR_S) for planned in group]
+
+
+def play(
+    store: FolderStore, gangs: Gangs, plans: Sequence[tuple[PlannedStage, ...]], ledger: Ledger | None
+) -> list[SeedResult]:
+    broker = HERE(str(store.stages.parent), ledger)
+    broker.pools[plans[0][0].gang] = gangs
+
+    async def seeds() -> list[SeedResult]:
+        return await asyncio.gather(*(broker.seed(plan) for plan in plans))
+
+    return asyncio.run(seeds())
+
+
+def ledger_of(plans: Sequence[tuple[PlannedStage, ...]], limit: float) -> Ledger:
+    return Ledger(limit=limit, expected={planned.key: 1.0 for plan in plans for planned in plan})
+
+
+def test_when_the_budget_is_spent_running_stages_end_and_nothing_more_is_launched(
+    spec: RunSpec, corpus: Corpus, store: FolderStore, finish: Callable[..., Any]
+) -> None:
+    plans = [plan_seed(spec, seed, corpus, (Stage.SLIDING,)) for seed in (1, 2)]
+    ledger, gangs = ledger_of(plans, 3.0), Gangs(store, finish)
+    results = play(store, gangs, plans, ledger)
+    assert [stage for (stage,) in gangs.ran] == [Stage.TRAIN, Stage.TRAIN, Stage.PACK]
+    assert ledger.spent == pytest.approx(3.0)
+    assert len(ledger.refused) == 2
+    assert [result.status for result in results] == [SeedStatus.FAILED] * 2
+    assert results[0].error.startswith("stage score.sliding of seed 1 was not launched: it needs 1 GPU-h")
+    assert results[1].error.startswith("stage pack of seed 2 was not launched: it needs 1 GPU-h")
+    assert [store.find(planned.key) is not None for planned in plans[0]] == [True, True, False]
+    again = Gangs(store, finish)
+    assert [r.status for r in play(store, again, plans, ledger_of(plans, 3.0))] == [SeedStatus.DONE] * 2
+    assert len(again.ran) == 3, "what was paid is kept, and the next budget begins behind it"
+
+
+def test_a_lost_try_is_charged_and_what_is_finished_is_not(
+    spec: RunSpec, corpus: Corpus, store: FolderStore, finish: Callable[..., Any]
+) -> None:
+    plans = [plan_seed(spec, 1, corpus, (Stage.SLIDING,))]
+    finish(store, plans[0][0])
+    ledger, gangs = ledger_of(plans, 9.0), Gangs(store, finish, losses=2)
+    (result,) = play(store, gangs, plans, ledger)
+    assert result.status is SeedStatus.DONE
+    assert [stage for (stage,) in gangs.ran] == [Stage.PACK] * 3 + [Stage.SLIDING]
+    assert ledger.spent == pytest.approx(4.0)
+    assert ledger.reserved == {}
+
+
+def test_stages_that_share_a_gang_are_charged_once(
+    spec: RunSpec, corpus: Corpus, store: FolderStore, finish: Callable[..., Any]
+) -> None:
+    plans = [plan_seed(spec.at({"score.slot.lr": lr}), 1, corpus, (Stage.SLOT,)) for lr in (0.1, 0.2, 0.3)]
+    for planned in plans[0][:2]:
+        finish(store, planned)
+    ledger, gangs = ledger_of(plans, 3.0), Gangs(store, finish)
+    results = play(store, gangs, plans, ledger)
+    assert gangs.ran == [(Stage.SLOT,) * 3]
+    assert {result.status for result in results} == {SeedStatus.DONE}
+    assert ledger.spent == pytest.approx(1.0)
+
+
+def test_a_reused_stage_that_is_gone_is_never_computed_under_its_key(
+    spec: RunSpec, corpus: Corpus, store: FolderStore, finish: Callable[..., Any]
+) -> None:
+    train, *rest = plan_seed(spec, 1, corpus, (Stage.SLIDING,))
+    reused = replace(train, key="train-0123456789abcdef", stands_for=train.key)
+    gangs = Gangs(store, finish)
+    (result,) = play(store, gangs, [(reused, *rest)], None)
+    assert "train-0123456789abcdef, which was to be reused, isn't there any more" in result.error
+    assert gangs.ran == []
