@@ -173,13 +173,13 @@ def head(tmp_path_factory: pytest.TempPathFactory, documents: Path) -> Iterator[
         HEADS.append(process.pid)
         try:
             found = Head(dashboard=f"http://127.0.0.1:{dashboard}", address=f"127.0.0.1:{port}")
-            wait_until("the head answers", lambda: found.job(place, "list").returncode == 0, limit_s=60)
+            wait_until("the head answers", lambda: found.job(place, "list").returncode == 0)
             children = psutil.Process(process.pid).children(recursive=True)
             yield found
         finally:
             HEADS.clear()
             process.terminate()
-            process.wait(timeout=20)
+            process.wait(timeout=60)
             _, stubborn = psutil.wait_procs(children, timeout=20)
             for one in stubborn:
                 one.kill()
