@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 import json
 import lzma
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -89,7 +91,9 @@ class Place:
         command = [sys.executable, "-m", "sweeps", *words]
         environ = self.environment | environment
         out, err = subprocess.PIPE, subprocess.STDOUT
-        return subprocess.Popen(command, cwd=REPO, env=environ, stdout=out, stderr=err, text=True)
+        # A shell that runs the tests in the background has SIGINT ignored, and children inherit that.
+        heard = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+        return subprocess.Popen(command, cwd=REPO, env=environ, stdout=out, stderr=err, text=True, preexec_fn=heard)
 
     def stages(self) -> list[str]:
         """Keys of the finished stages."""
