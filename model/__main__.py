@@ -1,6 +1,6 @@
 """``python -m model STAGE --job job.json --out DIR``: one rank of one stage, started by torchrun.
 
-``python -m model run`` takes the same job through the whole chain in one gang.
+``python -m model run`` takes the same job through the whole chain in one gang; ``preflight`` looks at the node.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -16,22 +17,31 @@ from typing import Any, cast
 from model.codec import decode
 from model.gang import join_gang
 from model.job import Job
+from model.preflight import preflight_stage
+from model.pulse import Pulse
 from model.run import GroupFunction, StageFunction, run_chain, run_stage, run_together
 from model.stages import STAGES, Stage
+
+PREFLIGHT = "preflight"
+"""No stage: it has no result, and says only whether a node is fit."""
 
 
 def main() -> None:
     """Parse, join the gang, run."""
     parser = argparse.ArgumentParser(prog="python -m model", description=__doc__)
-    parser.add_argument("stage", choices=[*Stage, "run"])
+    parser.add_argument("stage", choices=[*Stage, "run", PREFLIGHT])
     parser.add_argument("--job", type=Path, required=True, help="job.json, as the service writes it")
     parser.add_argument("--out", type=Path, required=True, help="folder for outputs and report.json")
     parser.add_argument("--code-bytes", type=int, default=0, help="size of the code that ships (run only)")
     args = parser.parse_args()
     job: Job = decode(json.loads(args.job.read_text(encoding="utf-8")))
-    with join_gang(job.device, job.threads) as gang:
+    pulse = Pulse(args.job.parent, int(os.environ.get("RANK", "0")))
+    with join_gang(job.device, job.threads, pulse.beat) as gang:
         if args.stage == "run":
             run_chain(job, args.out, gang, args.code_bytes)
+            return
+        if args.stage == PREFLIGHT:
+            run_stage(preflight_stage, job, args.out, gang)
             return
         stage = STAGES[Stage(args.stage)]
         if not job.alongside:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -13,6 +13,10 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+
+def unheard(own_s: float | None = None) -> None:
+    """A beat that nobody listens to."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -24,6 +28,9 @@ class Gang:
     device: torch.device = torch.device("cpu")
     transcript: Path | None = None
     """Takes the log instead of standard output, where one gang works for several stages."""
+    beat: Callable[..., None] = unheard
+    """Called with every step or batch, so that a watchdog sees that this rank gets on; with the stage's own clock in
+    seconds where it has one. See :mod:`model.pulse`."""
 
     @property
     def chief(self) -> bool:
@@ -79,7 +86,7 @@ class Gang:
 
 
 @contextlib.contextmanager
-def join_gang(device: str, threads: int) -> Iterator[Gang]:
+def join_gang(device: str, threads: int, beat: Callable[..., None] = unheard) -> Iterator[Gang]:
     """The gang that torchrun's environment describes; a gang of one without it.
 
     Raises:
@@ -95,7 +102,8 @@ def join_gang(device: str, threads: int) -> Iterator[Gang]:
     place = torch.device(device, local) if device == "cuda" else torch.device(device)
     if world > 1:
         dist.init_process_group("nccl" if device == "cuda" else "gloo", timeout=timedelta(minutes=10))
-    gang = Gang(rank=rank, world=world, device=place)
+    gang = Gang(rank=rank, world=world, device=place, beat=beat)
+    gang.beat()
     try:
         yield gang
         gang.barrier()  # nobody hangs up on a rank that still listens; a failed rank doesn't wait for the others

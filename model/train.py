@@ -147,7 +147,8 @@ def fit(net: GPT, batches: Batches, config: TrainConfig, gang: Gang) -> tuple[li
     loss_of = torch.compile(net.loss, dynamic=False, fullgraph=True) if gang.device.type == "cuda" else net.loss
     losses: list[Tensor] = []
 
-    def one_step(step: int, scale: float) -> Tensor:
+    def one_step(step: int, scale: float, own_s: float = 0.0) -> Tensor:
+        gang.beat(own_s)
         inputs, targets = (half.to(gang.device, non_blocking=True) for half in batches(step))
         loss = accumulate(loss_of, inputs, targets, config.micro_seqs)
         parameters = list(net.parameters())
@@ -175,7 +176,7 @@ def fit(net: GPT, batches: Batches, config: TrainConfig, gang: Gang) -> tuple[li
     # Go!
     while elapsed_s < budget_s if budget_s else step < config.steps:
         progress = elapsed_s / budget_s if budget_s else step / config.steps
-        losses.append(one_step(step, warmdown(progress, config.warmdown_frac, config.min_lr)))
+        losses.append(one_step(step, warmdown(progress, config.warmdown_frac, config.min_lr), elapsed_s))
         ema.update()
         step += 1
         last = step == config.steps and not budget_s

@@ -44,12 +44,18 @@ class RecordError(CaddieError):
 
 
 class FailureKind(StrEnum):
-    """Why a stage failed. Only INFRASTRUCTURE is tried again: a bug doesn't get better, and a cap is a result."""
+    """Why a stage failed. What is tried again, and how often: :data:`service.failures.RETRIES`."""
 
+    PREEMPTED = "preempted"
+    """The node went away, or the process that held the gang: nothing is said about the stage."""
     INFRASTRUCTURE = "infrastructure"
+    """A rank killed, a GPU or the network broken, a gang that hung."""
     CAP = "cap exceeded"
+    """A result: it doesn't fit."""
     BUG = "bug"
+    """An exception, NaN, or out of memory: it would happen again."""
     OPERATOR = "operator"
+    """Somebody has to act: the disk is full, a node has another source."""
 
 
 class StageFailed(CaddieError):

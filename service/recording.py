@@ -11,6 +11,7 @@ from model.stages import Stage
 from service.audit import plan_audit
 from service.errors import RecordError
 from service.experiment import contend, lookup
+from service.faults import Point, fault
 from service.record.folder import assemble, gather
 from service.record.verify import Verdict, verify
 from service.results import GroupResult
@@ -62,6 +63,7 @@ def record_group(
     if store.find(audit.key) is None:
         tell(f"audit of {chosen.headline}, which the record is to show")
         wiring.run_here(audit)
+    fault(Point.AUDITED)
     today = datetime.date.today().isoformat()
     name = spec.name if not chosen.overlay else f"{spec.name}, {slug(chosen.overlay)}"
     record = gather(
@@ -79,6 +81,7 @@ def record_group(
         non_record=non_record,
     )
     folder = assemble(record, out or default_folder(settings, today, spec.name, spec.digest()))
+    fault(Point.RECORD_DONE)
     return Recorded(folder=folder, group=group, verdict=verify(folder))
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from service.errors import SpecError
+from service.nodes import Checks
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -24,6 +25,8 @@ class Settings:
     """CADDIE_AUTHOR: the name in a record's submission.json."""
     github_id: str
     """CADDIE_GITHUB_ID: likewise."""
+    checks: Checks = Checks.AUTO
+    """CADDIE_PREFLIGHT: which gangs begin with a preflight of their node, ``auto``, ``always`` or ``never``."""
     node_usd_per_hour: float | None = None
     """CADDIE_NODE_USD_PER_HOUR: what an hour of a node with 8 GPUs costs; None: :mod:`service.money` knows."""
 
@@ -49,8 +52,16 @@ def read_settings(environ: Mapping[str, str] = os.environ) -> Settings:
         mlflow_uri=environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{home / 'mlflow.db'}",
         author=environ.get("CADDIE_AUTHOR", ""),
         github_id=environ.get("CADDIE_GITHUB_ID", ""),
+        checks=_checks(environ),
         node_usd_per_hour=_number(environ, "CADDIE_NODE_USD_PER_HOUR"),
     )
+
+
+def _checks(environ: Mapping[str, str]) -> Checks:
+    text = environ.get("CADDIE_PREFLIGHT") or Checks.AUTO
+    if text not in tuple(Checks):
+        raise SpecError(f"CADDIE_PREFLIGHT is {text!r}: set one of {', '.join(Checks)}")
+    return Checks(text)
 
 
 def _number(environ: Mapping[str, str], name: str) -> float | None:

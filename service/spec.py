@@ -53,9 +53,11 @@ class Budget:
     """All scoring stages of a seed together; also each one's deadline, with ``slack_s`` added."""
     slack_s: float = 300.0
     """Seconds a gang may take beyond its cap for starting, compiling and writing before it is ended."""
+    silence_s: float = 300.0
+    """Seconds without a step or a scored batch after which a gang counts as hung; above the time to compile."""
 
     def __post_init__(self) -> None:
-        if min(self.artifact_bytes, self.train_s, self.eval_s, self.slack_s) <= 0:
+        if min(self.artifact_bytes, self.train_s, self.eval_s, self.slack_s, self.silence_s) <= 0:
             raise ValueError(f"budget: every cap must be above 0, got {self}")
 
 

@@ -41,6 +41,8 @@ class PlannedStage:
     """When the gang is ended: the cap of its clock and the slack."""
     cap_s: float = 0.0
     """The cap of its clock alone."""
+    silence_s: float = 300.0
+    """Without a step for so long, its gang counts as hung."""
     together: str = ""
     """Stages that share this may run in one gang, at once; empty: only alone."""
     stands_for: str = ""
@@ -139,6 +141,7 @@ class Planner:
             modules=outline.modules,
             deadline_s=outline.cap_s + spec.budget.slack_s,
             cap_s=outline.cap_s,
+            silence_s=spec.budget.silence_s,
         )
 
     def _outline(self, spec: RunSpec, stage: Stage) -> _Outline:

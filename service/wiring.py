@@ -53,7 +53,7 @@ class Wiring:
             use_own_token(self.settings.home)
         from service.adapters.ray_engine import ray_engine
 
-        return ray_engine(self.settings.ray_address, self.settings.home, ledger)
+        return ray_engine(self.settings.ray_address, self.settings.home, ledger, self.settings.checks)
 
     def run_here(self, planned: PlannedStage) -> StageReport:
         """The report of a stage that this machine computes itself, or has computed."""

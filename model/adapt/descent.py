@@ -93,6 +93,7 @@ class Descent:
 
     def _step(self, batch: Sequence[Window]) -> Tensor:
         """One update; this rank's part of the mean loss of ``batch``."""
+        self.gang.beat()
         rank, world = self.gang.rank, self.gang.world
         own = batch[len(batch) * rank // world : len(batch) * (rank + 1) // world]
         total = torch.zeros((), device=self.gang.device)

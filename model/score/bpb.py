@@ -63,6 +63,7 @@ class Tally:
 
         ``fitted_to`` says for each window up to which target the state that predicted them had been fitted.
         """
+        self.gang.beat()
         B, S, _ = log_probs_BSV.shape
         # Stays on the device: reading it would wait for each batch.
         sums = log_probs_BSV.detach().logsumexp(-1).to(self.off_one.device, torch.float64)

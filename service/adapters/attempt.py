@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from collections.abc import Sequence
@@ -12,11 +13,18 @@ from typing import Any
 from model.codec import TAG
 from model.job import LOG
 from model.report import StageReport, write_json
+from model.stages import Stage
 from service.adapters.store_fs import FolderStore, refusals
-from service.adapters.torchrun import run_gang, torchrun_command
+from service.adapters.torchrun import Ended, run_gang, torchrun_command
+from service.adapters.watchdog import Limits, Stop, Watchdog
 from service.errors import FailureKind, StoreError
+from service.failures import Cause, cause_of, rank_failure
+from service.faults import Point, fault
 from service.source import source_digest
 from service.stages import PlannedStage, made_of
+
+CLOCKED = (Stage.TRAIN, Stage.SLIDING, Stage.TTT, Stage.SLOT)
+"""Stages whose own clock has a cap: training and evaluation. Adapting and packing lie between them."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -28,6 +36,8 @@ class Outcome:
     why: str = ""
     gang_s: float = 0.0
     """How long its gang was held for it and those that went with it."""
+    strikes: int = 0
+    """Against the node, as :class:`service.failures.Cause` has them."""
 
 
 async def run_attempt(planned: PlannedStage, store: FolderStore) -> Outcome:
@@ -51,24 +61,36 @@ async def _run_attempts(group: Sequence[PlannedStage], store: FolderStore) -> li
         why = f"this node's model/ is another version ({source}) than the driver's ({first.parts['source']})"
         return [Outcome(kind=FailureKind.OPERATOR, why=why) for _ in group]
     attempts = [store.begin(planned.key) for planned in group]
+    fault(Point.BEGUN)
     alongside = {str(attempt / "out"): planned.config for planned, attempt in zip(group[1:], attempts[1:], strict=True)}
     write_json(attempts[0] / "job.json", job_json(first, store) | {"alongside": alongside})
+    fault(Point.TOLD)
     command = torchrun_command(first.stage, first.gang.ranks, attempts[0] / "job.json", attempts[0] / "out")
-    deadline_s = first.deadline_s * len(group)
     started = time.monotonic()
-    ended = await run_gang(command, first.gang.threads, attempts[0] / LOG, deadline_s)
+    watchdog = Watchdog(attempts[0], limits_of(group), first.gang.ranks)
+    ended = await run_gang(command, first.gang.threads, attempts[0] / LOG, watchdog)
+    fault(Point.ENDED)
     took = {"gang_s": time.monotonic() - started, "company": len(group)}
     outcomes = []
     for planned, attempt in zip(group, attempts, strict=True):
         try:
             outcomes.append(Outcome(report=store.publish(planned.key, attempt, made_of(planned) | took)))
         except (ValueError, FileNotFoundError) as error:
-            if ended.timed_out:
-                why = f"not finished after {deadline_s:.0f} s (log: {attempts[0] / LOG})"
-                outcomes.append(Outcome(kind=FailureKind.CAP, why=why))
-            else:
-                outcomes.append(failure_of(attempts[0], ended.exit_code, str(error)))
+            cause = why_failed(attempts[0], ended, first.gang.ranks, str(error))
+            why = f"{cause.why} (log: {attempts[0] / LOG})"
+            outcomes.append(Outcome(kind=cause.kind, why=why, strikes=cause.strikes))
     return outcomes
+
+
+def limits_of(group: Sequence[PlannedStage]) -> Limits:
+    """When the gang of stages that go together is ended: each brings its own time."""
+    first = group[0]
+    has_clock = first.stage in CLOCKED
+    return Limits(
+        deadline_s=first.deadline_s * len(group),
+        own_s=first.cap_s * len(group) if has_clock and first.cap_s else None,
+        silence_s=first.silence_s if has_clock or first.stage is Stage.PREQUANT else None,
+    )
 
 
 def job_json(planned: PlannedStage, store: FolderStore) -> dict[str, Any]:
@@ -86,12 +108,16 @@ def job_json(planned: PlannedStage, store: FolderStore) -> dict[str, Any]:
     }
 
 
-def failure_of(attempt: Path, exit_code: int, missing: str) -> Outcome:
-    """What a try without a report died of: the first rank's own words, else how torchrun ended."""
+def why_failed(attempt: Path, ended: Ended, ranks: int, missing: str) -> Cause:
+    """Why a try has no report: what the watchdog said, else the ranks, else that there is none."""
+    if ended.stopped is not None:
+        hung = ended.stopped.stop is Stop.SILENCE
+        kind = FailureKind.INFRASTRUCTURE if hung else FailureKind.CAP
+        return Cause(kind=kind, why=ended.stopped.why, strikes=int(hung))
+    failures = []
     for path in sorted((attempt / "out").glob("failure.*.json")):
-        failure = json.loads(path.read_text(encoding="utf-8"))
-        why = f"rank {failure['rank']}: {failure['error']} (log: {attempt / LOG})"
-        return Outcome(kind=FailureKind.BUG, why=why)
-    if exit_code == 0:
-        return Outcome(kind=FailureKind.BUG, why=missing)
-    return Outcome(kind=FailureKind.INFRASTRUCTURE, why=f"torchrun ended with {exit_code} (log: {attempt / LOG})")
+        with contextlib.suppress(ValueError):  # a rank that was killed while it wrote has said nothing
+            failures.append(rank_failure(json.loads(path.read_text(encoding="utf-8"))))
+    if ended.exit_code == 0 and not failures:
+        return Cause(kind=FailureKind.BUG, why=missing)
+    return cause_of(failures, ended.exit_code, ranks)

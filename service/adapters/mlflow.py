@@ -26,6 +26,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from service.adapters.locks import file_lock
 from service.errors import CaddieError
+from service.faults import Point, fault
 from service.shown import ConfigView, ExperimentView, RunStatus, RunView, Synced
 
 OWN = "caddie."
@@ -107,7 +108,9 @@ class MlflowTracker:
         tags = {KEY: view.key, **view.tags, **more}
         if run is None:
             created = self.client.create_run(place, start_time=view.start_ms, tags=tags, run_name=view.name)
+            fault(Point.RUN_CREATED)
             self._write(created.info.run_id, view.end_ms, view.metrics, view.params, {})
+            fault(Point.RUN_WRITTEN)
             if view.status is not RunStatus.RUNNING:
                 self._status(created.info.run_id, view)
             return created.info.run_id, "created"

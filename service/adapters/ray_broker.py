@@ -7,6 +7,7 @@ their processes. Only the store outlives a driver.
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,14 +21,15 @@ from service.adapters.purse import Purse
 from service.adapters.ray_gang import GangPool
 from service.adapters.store_fs import FolderStore
 from service.errors import CaddieError, FailureKind, StageFailed
+from service.failures import RETRIES
+from service.faults import Point, fault
 from service.money import Ledger
+from service.nodes import Checks
 from service.ports import Plan
 from service.results import SeedResult
 from service.spec import GangShape
 from service.stages import PlannedStage
 
-RETRIES = {FailureKind.INFRASTRUCTURE: 2}
-"""How often a stage is tried again, by class of failure; a bug or a broken cap is not."""
 OTHER_COMPUTES_S = 0.5
 """How often to look whether another driver has finished the stage we both want."""
 
@@ -44,8 +46,9 @@ class Waiting:
 class Broker:
     """Single flight over stage keys: within this driver by task, across drivers by a lock in the store."""
 
-    def __init__(self, home: str, ledger: Ledger | None = None) -> None:
+    def __init__(self, home: str, ledger: Ledger | None = None, checks: Checks = Checks.AUTO) -> None:
         self.home, self.store, self.purse = Path(home), FolderStore(Path(home)), Purse(ledger)
+        self.checks = checks
         self.flights: dict[str, asyncio.Task[StageReport]] = {}
         self.pools: dict[GangShape, GangPool] = {}
         self.gathering: dict[str, list[Waiting]] = {}
@@ -67,6 +70,7 @@ class Broker:
                 reports[planned.stage] = report
         except CaddieError as error:
             return SeedResult(seed=plan[0].seed, plan=plan, reports=reports, error=str(error))
+        fault(Point.ANSWERED)
         return SeedResult(seed=plan[0].seed, plan=plan, reports=reports)
 
     async def stage(self, planned: PlannedStage) -> StageReport:
@@ -95,6 +99,7 @@ class Broker:
                 if report is not None:
                     return report
                 if ours:
+                    fault(Point.LOCKED)
                     return await self._try(planned)
             await asyncio.sleep(OTHER_COMPUTES_S)
 
@@ -102,7 +107,7 @@ class Broker:
         if planned.stands_for:
             why = f"{planned.key}, which was to be reused, isn't there any more"
             raise StageFailed(planned.stage, planned.seed, FailureKind.OPERATOR, why)
-        in_company, failures = bool(planned.together), 0
+        in_company, failures = bool(planned.together), Counter[FailureKind]()
         while True:
             await self.purse.reserve(planned)
             try:
@@ -115,8 +120,12 @@ class Broker:
             if outcome.report is not None:
                 return outcome.report
             assert outcome.kind is not None
-            failures += 1
-            if failures > RETRIES.get(outcome.kind, 0):
+            # An actor may die after it has published and before it could say so.
+            report = self.store.find(planned.key)
+            if report is not None:
+                return report
+            failures[outcome.kind] += 1
+            if failures[outcome.kind] > RETRIES.get(outcome.kind, 0):
                 raise StageFailed(planned.stage, planned.seed, outcome.kind, outcome.why)
 
     async def _alone(self, planned: PlannedStage) -> Outcome | None:
@@ -148,13 +157,13 @@ class Broker:
         return await waiting.answer
 
     async def _run(self, planned: PlannedStage, choose: Callable[[], list[PlannedStage]]) -> list[Outcome]:
-        pool = self.pools.setdefault(planned.gang, GangPool(planned.gang, self.home))
+        pool = self.pools.setdefault(planned.gang, GangPool(planned.gang, self.home, self.checks))
         group: list[PlannedStage] = []
 
         def chosen() -> list[PlannedStage]:
             group.extend(choose())
             return group
 
-        outcomes = await pool.run(chosen, priority=list(Stage).index(planned.stage))
+        outcomes = await pool.run(planned, chosen, priority=list(Stage).index(planned.stage))
         self.purse.settle(group, outcomes[0].gang_s)
         return outcomes

@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 # Set before ray is imported: an actor without GPUs leaves CUDA_VISIBLE_DEVICES as it is.
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
@@ -58,10 +58,11 @@ def check_gang(gang: GangShape) -> None:
     )
 
 
-def places_for(gang: GangShape) -> int:
-    """How many gangs of this shape the cluster's nodes hold side by side when nothing else runs."""
+def places_for(gang: GangShape, apart: Collection[str] = ()) -> int:
+    """How many gangs of this shape the cluster's nodes hold side by side when nothing else runs; nodes whose name is
+    in ``apart`` hold none."""
     wanted = wanted_by(gang)
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"] and node["NodeName"] not in apart]
     return sum(int(min(node.get(name, 0) / amount for name, amount in wanted.items())) for node in nodes)
 
 

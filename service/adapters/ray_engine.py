@@ -12,6 +12,7 @@ import ray
 from service.adapters.ray_broker import Broker
 from service.adapters.ray_cluster import check_gang, ray_session
 from service.money import Ledger
+from service.nodes import Checks
 from service.ports import Plan
 from service.results import SeedResult
 from service.spec import GangShape
@@ -23,9 +24,9 @@ CLOSE_S = 15.0
 class RayEngine:
     """One driver's view of the cluster."""
 
-    def __init__(self, home: Path, ledger: Ledger | None = None) -> None:
+    def __init__(self, home: Path, ledger: Ledger | None = None, checks: Checks = Checks.AUTO) -> None:
         self.home = home
-        self.broker: Any = Broker.remote(str(home), ledger)  # type: ignore[attr-defined]
+        self.broker: Any = Broker.remote(str(home), ledger, checks)  # type: ignore[attr-defined]
 
     def check(self, gang: GangShape) -> None:
         """Refuse a gang that no node can hold."""
@@ -67,10 +68,12 @@ class RayEngine:
 
 
 @contextlib.contextmanager
-def ray_engine(address: str | None, home: Path, ledger: Ledger | None = None) -> Iterator[RayEngine]:
+def ray_engine(
+    address: str | None, home: Path, ledger: Ledger | None = None, checks: Checks = Checks.AUTO
+) -> Iterator[RayEngine]:
     """An engine on the cluster at ``address``, or on a local Ray of its own that ends with it."""
     with ray_session(address):
-        engine = RayEngine(home, ledger)
+        engine = RayEngine(home, ledger, checks)
         try:
             yield engine
         finally:

@@ -9,34 +9,58 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+import uuid
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import ray
-from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
+from ray.util.placement_group import PlacementGroup, placement_group, placement_group_table, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from service.adapters.attempt import Outcome, run_attempts
+from service.adapters.nodes_fs import NodeFolder
+from service.adapters.preflight import Fitness, preflight
 from service.adapters.ray_cluster import places_for, wanted_by
 from service.adapters.store_fs import FolderStore
 from service.adapters.turns import Turns
-from service.errors import FailureKind
+from service.errors import ClusterError, FailureKind
+from service.faults import Point, fault
+from service.nodes import STRIKES, Checks, checked_lately
 from service.spec import GangShape
 from service.stages import PlannedStage
 
 LINGER_S = 3.0
 """How long a gang without work is kept before its resources go back to the cluster."""
+AGAIN_S = 1.0
+"""How often an actor that doesn't answer is asked again: silence is no failure."""
 
 
 @ray.remote(max_restarts=0)
 class GangActor:
     """Holds a node's share for one gang and runs stages in it."""
 
-    async def run(self, group: Sequence[PlannedStage], home: str) -> list[Outcome]:
-        """Run a stage, or several that go together, in this node's share."""
-        return await run_attempts(group, FolderStore(Path(home)))
+    def __init__(self) -> None:
+        self.asked: dict[str, asyncio.Task[list[Outcome]]] = {}
+
+    async def run(self, token: str, group: Sequence[PlannedStage], home: str) -> list[Outcome]:
+        """Run a stage, or several that go together, in this node's share. Who asks again with the same ``token``, as
+        after a break of the network, gets the same run's answer."""
+        if token not in self.asked:
+            self.asked = {token: asyncio.create_task(run_attempts(group, FolderStore(Path(home))))}
+        try:
+            return await asyncio.shield(self.asked[token])
+        except asyncio.CancelledError:
+            self.asked[token].cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self.asked[token]
+            raise
+
+    async def preflight(self, planned: PlannedStage, node: str, home: str) -> Fitness:
+        """Is this node fit for ``planned``?"""
+        return await preflight(planned, node, Path(home))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -45,6 +69,8 @@ class Hired:
 
     group: PlacementGroup
     actor: Any
+    node: str
+    """The node's name."""
 
     def dismiss(self) -> None:
         """Give the resources back; whatever the gang runs dies with it."""
@@ -55,15 +81,24 @@ class Hired:
 class GangPool:
     """All gangs of one shape: no more at once than the cluster holds, idle ones are used again."""
 
-    def __init__(self, shape: GangShape, home: Path) -> None:
-        self.shape, self.home = shape, home
-        self.turns = Turns(lambda: places_for(shape))
+    def __init__(self, shape: GangShape, home: Path, checks: Checks = Checks.AUTO) -> None:
+        self.shape, self.home, self.nodes = shape, home, NodeFolder(home)
+        self.checks = checks is Checks.ALWAYS or (checks is Checks.AUTO and shape.device == "cuda")
+        self.turns = Turns(lambda: places_for(shape, self.nodes.apart()))
         self.idle: list[Hired] = []
+        self.strikes: Counter[str] = Counter()
+        """Against each node, in this run."""
 
-    async def run(self, choose: Callable[[], Sequence[PlannedStage]], priority: int) -> list[Outcome]:
-        """Run in one gang what ``choose`` answers when it is its turn: a stage, or several that go together."""
+    async def run(
+        self, planned: PlannedStage, choose: Callable[[], Sequence[PlannedStage]], priority: int
+    ) -> list[Outcome]:
+        """Run in one gang what ``choose`` answers when it is its turn: ``planned``, or several that go together."""
         async with self.turns.turn(priority):
-            hired = self.idle.pop() if self.idle else await self._hire()
+            try:
+                hired = self.idle.pop() if self.idle else await self._hire_fit(planned)
+            except ClusterError as error:
+                return [Outcome(kind=FailureKind.OPERATOR, why=str(error)) for _ in choose()]
+            fault(Point.HIRED)
             group = choose()
             outcomes: list[Outcome] = []
             asked = time.monotonic()
@@ -75,6 +110,7 @@ class GangPool:
                 else:
                     self.idle.append(hired)
                     asyncio.get_running_loop().call_later(LINGER_S, self._expire, hired)
+        self._blame(hired.node, outcomes)
         return [replace(outcome, gang_s=time.monotonic() - asked) for outcome in outcomes]
 
     def close(self) -> None:
@@ -83,10 +119,45 @@ class GangPool:
             hired.dismiss()
         self.idle.clear()
 
+    async def _hire_fit(self, planned: PlannedStage) -> Hired:
+        """A gang on a node that has passed its preflight; nodes that don't are set apart.
+
+        Raises:
+            ClusterError: no node is left; the message has each with its reason.
+        """
+        while True:
+            hired = await self._hire()
+            if not self.checks or checked_lately(hired.node, self.shape.device, self.nodes.speeds(), time.time()):
+                return hired
+            try:
+                fitness: Fitness = await hired.actor.preflight.remote(planned, hired.node, str(self.home))
+            except ray.exceptions.RayActorError:  # the node is gone: nothing is said about it
+                hired.dismiss()
+                continue
+            except BaseException:
+                hired.dismiss()
+                raise
+            if not fitness.unfit:
+                return hired
+            self.nodes.set_apart(hired.node, fitness.unfit)
+            hired.dismiss()
+
     async def _hire(self) -> Hired:
+        apart = self.nodes.apart()
+        if places_for(self.shape, apart) < 1 <= places_for(self.shape):
+            reasons = "\n  ".join(f"{one.node}: {one.why}" for one in apart.values())
+            raise ClusterError(
+                "every node that could hold the gang is set apart; `caddie nodes --release NODE` takes one back:"
+                f"\n  {reasons}"
+            )
         bundle = wanted_by(self.shape)
+        ids = [node["NodeID"] for node in ray.nodes() if node["NodeName"] in apart]
         # One bundle and not one per rank: the actor must own all GPUs of the gang to hand them to torchrun.
-        group = placement_group([bundle], strategy="STRICT_PACK")
+        group = placement_group(
+            [bundle],
+            strategy="STRICT_PACK",
+            bundle_label_selector=[{"ray.io/node-id": f"!in({','.join(ids)})"}] if ids else None,
+        )
         try:
             await group.ready()
         except BaseException:
@@ -95,28 +166,55 @@ class GangPool:
         actor = GangActor.options(  # type: ignore[attr-defined]
             num_cpus=bundle["CPU"],
             num_gpus=bundle.get("GPU", 0),
+            max_concurrency=4,
             scheduling_strategy=PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=0),
         ).remote()
-        return Hired(group, actor)
+        node_id = placement_group_table(group)["bundles_to_node_id"][0]
+        return Hired(group, actor, name_of(node_id))
 
     async def _ask(self, hired: Hired, group: Sequence[PlannedStage]) -> list[Outcome]:
-        running = hired.actor.run.remote(group, str(self.home))
-        try:
-            outcomes: list[Outcome] = await running
-            return outcomes
-        except asyncio.CancelledError:
-            ray.cancel(running)  # its `finally` ends the processes; dismissing it at once would leave that to the leash
-            with contextlib.suppress(Exception):
-                await asyncio.wait_for(running, 10)
-            raise
-        except ray.exceptions.RayActorError as error:
-            failed = Outcome(kind=FailureKind.INFRASTRUCTURE, why=f"the gang's actor died: {error}")
-        except ray.exceptions.RayTaskError as error:
-            cause = error.as_instanceof_cause()
-            failed = Outcome(kind=FailureKind.OPERATOR, why=str(cause).strip().splitlines()[-1])
-        return [failed for _ in group]
+        token = uuid.uuid4().hex
+        while True:
+            running = hired.actor.run.remote(token, group, str(self.home))
+            try:
+                outcomes: list[Outcome] = await running
+                return outcomes
+            except asyncio.CancelledError:
+                # Its `finally` ends the processes; dismissing it at once would leave that to the leash.
+                ray.cancel(running)
+                with contextlib.suppress(Exception):
+                    await asyncio.wait_for(running, 10)
+                raise
+            except ray.exceptions.ActorUnavailableError:
+                await asyncio.sleep(AGAIN_S)
+            except ray.exceptions.RayActorError as error:
+                failed = lost(hired.node, error)
+                return [failed for _ in group]
+            except ray.exceptions.RayTaskError as error:
+                why = str(error.as_instanceof_cause()).strip().splitlines()[-1]
+                return [Outcome(kind=FailureKind.OPERATOR, why=why) for _ in group]
+
+    def _blame(self, node: str, outcomes: Sequence[Outcome]) -> None:
+        """Set ``node`` apart when enough speaks against it."""
+        worst = max(outcomes, key=lambda outcome: outcome.strikes)
+        self.strikes[node] += worst.strikes
+        if worst.strikes and self.strikes[node] >= STRIKES:
+            self.nodes.set_apart(node, worst.why)
 
     def _expire(self, hired: Hired) -> None:
         if hired in self.idle:
             self.idle.remove(hired)
             hired.dismiss()
+
+
+def name_of(node_id: str) -> str:
+    """A node's name, by which it is known after it has left and come back; its id when it is gone already."""
+    return next((str(node["NodeName"]) for node in ray.nodes() if node["NodeID"] == node_id), node_id)
+
+
+def lost(node: str, error: ray.exceptions.RayActorError) -> Outcome:
+    """An actor that died: with its node, which says nothing about the stage, or alone."""
+    first = str(error).strip().splitlines()[0]
+    if ("node" in first and "died" in first) or node not in {one["NodeName"] for one in ray.nodes() if one["Alive"]}:
+        return Outcome(kind=FailureKind.PREEMPTED, why=f"node {node} went away: {first}")
+    return Outcome(kind=FailureKind.INFRASTRUCTURE, why=f"the gang's actor on node {node} died: {first}")

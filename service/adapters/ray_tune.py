@@ -21,6 +21,7 @@ from ray import tune
 from ray.tune.logger import JsonLoggerCallback
 
 from service.adapters.ray_cluster import MEMORY_PER_TRIAL
+from service.faults import Point, fault
 from service.stages import PlannedStage
 
 AT_ONCE = 8
@@ -31,6 +32,7 @@ def run_trials(name: str, plans: Sequence[Sequence[tuple[PlannedStage, ...]]], b
     """Run trial i's seeds ``plans[i]``; failures are in the broker's answers and fail no other trial."""
 
     def trial(config: dict[str, Any]) -> None:
+        fault(Point.TRIAL)
         waiting = [broker.seed.remote(plan) for plan in plans[config["trial"]]]
         values: list[float] = []
         while waiting:
@@ -41,6 +43,7 @@ def run_trials(name: str, plans: Sequence[Sequence[tuple[PlannedStage, ...]]], b
                 raise RuntimeError(result.error)
             values.append(result.metric(result.plan[-1].stage, "val_bpb"))
             tune.report({"val_bpb": sum(values) / len(values), "seeds_done": len(values), "seed": result.seed})
+            fault(Point.REPORTED)
 
     tuner = tune.Tuner(
         tune.with_resources(trial, tune.PlacementGroupFactory([{"memory": MEMORY_PER_TRIAL}])),

@@ -21,6 +21,7 @@ from model.report import StageReport, file_ref, read_report, write_json
 from model.stages import Stage
 from service.adapters.locks import file_lock
 from service.errors import StoreError
+from service.faults import Point, fault
 from service.history import MADE_OF, Finished, finished_of
 from service.stages import key_prefix
 
@@ -120,7 +121,9 @@ class FolderStore:
             (out / LOG).write_bytes((attempt / LOG).read_bytes())
             if made_of is not None:
                 write_json(out / MADE_OF, made_of)
+            fault(Point.COMPLETE)
             os.rename(out, self.stages / key)
+            fault(Point.PUBLISHED)
         return report
 
     def running(self) -> dict[str, Path]:

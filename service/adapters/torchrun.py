@@ -1,4 +1,4 @@
-"""One stage under torchrun as child processes: the command, the deadline, and nobody left alive afterwards."""
+"""One stage under torchrun as child processes: the command, the watch over it, and nobody left alive afterwards."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from service.adapters import leash
+from service.adapters.watchdog import LOOK_S, Stopped, Watchdog
+from service.faults import Point, fault
 from service.source import ROOT
 
 GRACE_S = 5.0
@@ -23,7 +25,8 @@ class Ended:
 
     exit_code: int
     """Negative: the signal that killed torchrun."""
-    timed_out: bool
+    stopped: Stopped | None = None
+    """Why the watchdog ended it; None: it ended by itself."""
 
 
 def torchrun_command(stage: str, ranks: int, job: Path, out: Path) -> list[str]:
@@ -48,8 +51,9 @@ def gang_environment(threads: int) -> dict[str, str]:
     }
 
 
-async def run_gang(command: list[str], threads: int, log: Path, deadline_s: float) -> Ended:
-    """Run ``command`` with its output in ``log``; ends its whole process group on deadline, cancellation or error."""
+async def run_gang(command: list[str], threads: int, log: Path, watchdog: Watchdog) -> Ended:
+    """Run ``command`` with its output in ``log``; ends its whole process group when ``watchdog`` says so, on
+    cancellation and on error."""
     with open(log, "ab") as sink:
         # Spawned by the event loop's own thread: the leash is tied to the thread that forks, and this one lasts.
         process = await asyncio.create_subprocess_exec(
@@ -61,16 +65,18 @@ async def run_gang(command: list[str], threads: int, log: Path, deadline_s: floa
             cwd=log.parent,
             start_new_session=True,
         )
-    timed_out = False
+    stopped = None
+    over = asyncio.ensure_future(process.wait())
     try:
-        await asyncio.wait_for(process.wait(), deadline_s)
-    except TimeoutError:
-        timed_out = True
+        fault(Point.STARTED)
+        while stopped is None and not (await asyncio.wait({over}, timeout=LOOK_S))[0]:
+            stopped = watchdog.look()
     finally:
         if process.returncode is None:
             await asyncio.shield(_end(process))
     assert process.returncode is not None
-    return Ended(exit_code=process.returncode, timed_out=timed_out)
+    await over
+    return Ended(exit_code=process.returncode, stopped=stopped)
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:

@@ -17,6 +17,7 @@ from model.stages import Stage
 from service.contest import run_race
 from service.errors import CaddieError, RecordError, SpecError
 from service.experiment import Contender, Experiment, Race, contend, lookup, run_experiment
+from service.faults import Point, fault
 from service.money import Ledger, Price, parse_budget
 from service.notes import ended, note_of
 from service.plan import ExperimentPlan, many_objects, plan_experiment
@@ -164,6 +165,7 @@ class Commands:
         source, notes = provenance(), self.wiring.notes()
         note = note_of(experiment, git_sha=source.git_sha, git_dirty=source.dirty, started_s=time.time())
         with notes.hold(note):
+            fault(Point.NOTED)
             run = run_race if experiment.race else run_experiment
             groups = run(
                 experiment,
@@ -171,7 +173,9 @@ class Commands:
                 lambda: self.engine(ledger),
                 watching=lambda what=experiment: watch(what, store, self.err),
             )
+            fault(Point.RESULTS)
             notes.write(ended(note, groups))
+        fault(Point.VIEWED)
         self.view(experiment.name, groups)
         return groups
 

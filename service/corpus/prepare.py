@@ -22,6 +22,7 @@ from model.data.vocab import BOS, byte_table, load_tokenizer
 from model.report import file_ref, write_json
 from service.corpus.documents import SPLITS, Documents
 from service.errors import CorpusError
+from service.faults import Point, fault
 
 Progress = Callable[[str], None]
 """Told in a few words what is being done."""
@@ -113,6 +114,7 @@ def _build(documents: Documents, options: dict[str, Any], folder: Path, progress
     if tokenizer is None:
         progress(f"training a tokenizer of {options['vocab_size']} pieces")
         _write(model, _train_tokenizer(documents.split("train"), options))
+        fault(Point.CORPUS_TOKENIZER)
         tokenizer = load_tokenizer(model)
     splits: dict[str, list[dict[str, Any]]] = {}
     for split in SPLITS:
@@ -122,6 +124,7 @@ def _build(documents: Documents, options: dict[str, Any], folder: Path, progress
         scratch = folder / f".{name}.{os.getpid()}"
         write_shard(scratch, tokens)
         os.replace(scratch, folder / name)
+        fault(Point.CORPUS_SHARD)
         text_bytes = check_bytes(tokenizer, read_shard(folder / name))
         progress(f"{split}: {len(tokens):,} tokens, {text_bytes:,} bytes of text, byte table agrees")
         ref = file_ref(folder, name)
@@ -136,6 +139,7 @@ def _build(documents: Documents, options: dict[str, Any], folder: Path, progress
         "documents_sha256": documents.digest(),
     }
     write_json(folder / MANIFEST, manifest)
+    fault(Point.CORPUS_READY)
     return open_corpus(folder)
 
 

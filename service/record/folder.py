@@ -21,6 +21,7 @@ from model.report import file_ref, write_json
 from model.stages import Stage
 from service.audit import read_audit
 from service.errors import RecordError
+from service.faults import Point, fault
 from service.ports import StageStore
 from service.record.bundle import bundle
 from service.record.checks import broken
@@ -111,6 +112,7 @@ def assemble(record: Record, out: Path) -> Path:
             if not verdict.ok:
                 raise RecordError("the logs don't bear the reports out: " + "; ".join(verdict.mismatches))
             scratch.chmod(0o755)
+            fault(Point.RECORD_WRITTEN)
             _publish(scratch, target)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)

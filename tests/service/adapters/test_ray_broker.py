@@ -33,7 +33,9 @@ class Gangs:
         self.store, self.finish, self.losses = store, finish, losses
         self.ran: list[tuple[Stage, ...]] = []
 
-    async def run(self, choose: Callable[[], Sequence[PlannedStage]], priority: int) -> list[Outcome]:
+    async def run(
+        self, planned: PlannedStage, choose: Callable[[], Sequence[PlannedStage]], priority: int
+    ) -> list[Outcome]:
         for _ in range(3):
             await asyncio.sleep(0)  # so that others may join
         group = choose()

@@ -26,13 +26,18 @@ from model.run import RunConfig
 from model.train import TrainConfig
 from service.adapters import leash, torchrun
 from service.adapters.torchrun import GRACE_S, Ended, run_gang, torchrun_command
+from service.adapters.watchdog import Limits, Stop, Watchdog
 
 Alive = Callable[[], list[psutil.Process]]
 Until = Callable[[Callable[[], object], float, str], None]
 
 
 def gang(command: list[str], log: Path, deadline_s: float = 60) -> Ended:
-    return asyncio.run(run_gang(command, 1, log, deadline_s))
+    return asyncio.run(run_gang(command, 1, log, watchdog(log, deadline_s)))
+
+
+def watchdog(log: Path, deadline_s: float = 60) -> Watchdog:
+    return Watchdog(log.parent, Limits(deadline_s=deadline_s), 1)
 
 
 @pytest.mark.parametrize("code", [0, 3])
@@ -42,7 +47,7 @@ def test_a_command_that_ends_by_itself_gives_its_exit_code_and_leaves_its_output
     log = tmp_path / "log.txt"
     log.write_text("an earlier line\n")
     ended = gang(["sh", "-c", f"echo to out; echo to err >&2; pwd; exit {code}"], log)
-    assert ended == Ended(exit_code=code, timed_out=False)
+    assert ended == Ended(exit_code=code)
     assert log.read_text() == f"an earlier line\nto out\nto err\n{tmp_path}\n"
     assert alive() == []
 
@@ -53,7 +58,7 @@ def test_a_gang_gets_its_threads_an_empty_input_and_our_source_first(
     monkeypatch.setenv("PYTHONPATH", "/somewhere/else")
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
     script = "import model, os, sys; print(os.environ['OMP_NUM_THREADS'], sys.stdin.read() == '', model.__file__)"
-    asyncio.run(run_gang([sys.executable, "-c", script], 3, tmp_path / "log.txt", 30))
+    asyncio.run(run_gang([sys.executable, "-c", script], 3, tmp_path / "log.txt", watchdog(tmp_path / "log.txt")))
     threads, empty, path = (tmp_path / "log.txt").read_text().split()
     assert (threads, empty) == ("3", "True")
     assert Path(path).resolve() == Path(__file__).resolve().parents[3] / "model" / "__init__.py"
@@ -63,7 +68,7 @@ def test_a_command_that_outlives_its_deadline_gets_sigterm_and_may_clean_up(tmp_
     log = tmp_path / "log.txt"
     started = time.monotonic()
     ended = gang(["sh", "-c", "trap 'echo cleaned; exit 7' TERM; while :; do sleep 0.1; done"], log, 0.5)
-    assert ended == Ended(exit_code=7, timed_out=True)
+    assert (ended.exit_code, ended.stopped and ended.stopped.stop) == (7, Stop.DEADLINE)
     assert log.read_text().endswith("cleaned\n")
     assert time.monotonic() - started < 0.5 + GRACE_S
     assert alive() == []
@@ -73,7 +78,7 @@ def test_a_command_that_ignores_sigterm_is_killed_with_its_group(tmp_path: Path,
     deadline_s = 0.5
     started = time.monotonic()
     ended = gang(["sh", "-c", "trap '' TERM; sleep 1000 & sleep 1000; wait"], tmp_path / "log.txt", deadline_s)
-    assert ended == Ended(exit_code=-signal.SIGKILL, timed_out=True)
+    assert (ended.exit_code, ended.stopped and ended.stopped.stop) == (-signal.SIGKILL, Stop.DEADLINE)
     assert GRACE_S <= time.monotonic() - started < deadline_s + GRACE_S + 2
     assert alive() == []
 
@@ -86,7 +91,7 @@ def test_a_cancelled_gang_leaves_no_process(
 
     async def cancel() -> None:
         command = ["sh", "-c", "trap '' TERM; sleep 1000 & echo up; wait; sleep 1000"]
-        task = asyncio.create_task(run_gang(command, 1, log, 60))
+        task = asyncio.create_task(run_gang(command, 1, log, watchdog(log)))
         await asyncio.to_thread(until, lambda: log.exists() and log.read_text() == "up\n", 10, "the command is up")
         assert len(alive()) == 2
         task.cancel()
@@ -168,7 +173,7 @@ def test_a_stage_under_torchrun_gives_the_artifact_that_it_gives_in_one_process(
     job = Job(config=RunConfig(net=TINY), seed=3, corpus="", stage="pack", inputs={"train": str(tmp_path / "train")})
     out = tmp_path / "out"
     ended = gang(torchrun_command("pack", 1, write_job(tmp_path, job), out), tmp_path / "log.txt")
-    assert ended == Ended(exit_code=0, timed_out=False), (tmp_path / "log.txt").read_text()
+    assert ended == Ended(exit_code=0), (tmp_path / "log.txt").read_text()
     assert alive() == []
 
     (tmp_path / "here").mkdir()
@@ -188,7 +193,9 @@ def test_killing_torchrun_leaves_no_rank_alive(tmp_path: Path, corpus: Corpus, a
     log = tmp_path / "log.txt"
 
     async def kill() -> Ended:
-        task = asyncio.create_task(run_gang(torchrun_command("train", 2, path, tmp_path / "out"), 1, log, 120))
+        task = asyncio.create_task(
+            run_gang(torchrun_command("train", 2, path, tmp_path / "out"), 1, log, watchdog(log))
+        )
         await asyncio.to_thread(until, lambda: log.exists() and "step:2/" in log.read_text(), 60, "the gang trains")
         (launcher,) = (process for process in alive() if "torch.distributed.run" in process.cmdline())
         ranks = [process for process in alive() if process.environ().get("RANK") in ("0", "1")]
@@ -197,7 +204,7 @@ def test_killing_torchrun_leaves_no_rank_alive(tmp_path: Path, corpus: Corpus, a
         launcher.kill()
         return await task
 
-    assert asyncio.run(kill()) == Ended(exit_code=-signal.SIGKILL, timed_out=False)
+    assert asyncio.run(kill()) == Ended(exit_code=-signal.SIGKILL)
     until(lambda: not alive(), 5, "both ranks are gone")
     with pytest.raises(ValueError, match="no valid report"):
         read_report(tmp_path / "out")

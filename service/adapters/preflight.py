@@ -1,0 +1,76 @@
+"""A preflight on the node this process is on: the gang's own checks, and how its speed compares with others."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from model.codec import TAG
+from model.job import LOG
+from model.report import read_report, write_json
+from service.adapters.nodes_fs import NodeFolder
+from service.adapters.torchrun import run_gang, torchrun_command
+from service.adapters.watchdog import Limits, Watchdog
+from service.failures import rank_failure, told
+from service.nodes import Speed, too_slow
+from service.stages import PlannedStage
+
+DEADLINE_S = 180.0
+"""For the whole preflight; importing torch on eight ranks takes most of it."""
+SILENCE_S = 60.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Fitness:
+    """What a preflight found."""
+
+    node: str
+    unfit: str = ""
+    """Why the node is not to be used; empty: it is fit."""
+    speed: Speed | None = None
+
+
+async def preflight(planned: PlannedStage, node: str, home: Path) -> Fitness:
+    """Check this node for ``planned`` and whatever else its gang is to run; about as long as importing torch twice."""
+    nodes, gang = NodeFolder(home), planned.gang
+    folder = nodes.scratch(node)
+    write_json(folder / "job.json", _job(planned))
+    command = torchrun_command("preflight", gang.ranks, folder / "job.json", folder / "out")
+    watchdog = Watchdog(folder, Limits(deadline_s=DEADLINE_S, silence_s=SILENCE_S), gang.ranks)
+    ended = await run_gang(command, gang.threads, folder / LOG, watchdog)
+    try:
+        report = read_report(folder / "out")
+    except ValueError as missing:
+        return Fitness(node=node, unfit=_unfit(folder, ended.stopped.why if ended.stopped else "", str(missing)))
+    kind = f"{report.facts['hardware']}, {gang.ranks} x {gang.threads} {gang.device}"
+    speed = Speed(node=node, kind=kind, step_ms=report.metrics["step_ms"], at_s=time.time())
+    slow = too_slow(speed, nodes.speeds(), gang.device)
+    if not slow:
+        nodes.note(speed)  # a slow one is no measure for others
+    return Fitness(node=node, unfit=slow, speed=speed)
+
+
+def _unfit(folder: Path, stopped: str, missing: str) -> str:
+    if stopped:
+        return f"{stopped} in a preflight (log: {folder / LOG})"
+    for path in sorted((folder / "out").glob("failure.*.json")):
+        with contextlib.suppress(ValueError):
+            return f"{told(rank_failure(json.loads(path.read_text(encoding='utf-8'))))} (log: {folder / LOG})"
+    return f"the preflight gave no report: {missing} (log: {folder / LOG})"
+
+
+def _job(planned: PlannedStage) -> dict[str, Any]:
+    return {
+        TAG: "model.job:Job",
+        "config": {TAG: "model.preflight:PreflightConfig"},
+        "seed": 0,
+        "corpus": planned.corpus,
+        "corpus_digest": planned.corpus_digest,
+        "stage": "preflight",
+        "device": planned.gang.device,
+        "threads": planned.gang.threads,
+    }
