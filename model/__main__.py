@@ -19,6 +19,7 @@ from model.gang import join_gang
 from model.job import Job
 from model.preflight import preflight_stage
 from model.pulse import Pulse
+from model.report import write_failure
 from model.run import GroupFunction, StageFunction, run_chain, run_stage, run_together
 from model.stages import STAGES, Stage
 
@@ -34,21 +35,31 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder for outputs and report.json")
     parser.add_argument("--code-bytes", type=int, default=0, help="size of the code that ships (run only)")
     args = parser.parse_args()
-    job: Job = decode(json.loads(args.job.read_text(encoding="utf-8")))
-    pulse = Pulse(args.job.parent, int(os.environ.get("RANK", "0")))
+    rank = int(os.environ.get("RANK", "0"))
+    try:
+        run(args.stage, args.job, args.out, rank, args.code_bytes)
+    except Exception as error:
+        write_failure(args.out, rank, error)  # also of what goes wrong before the gang has met
+        raise
+
+
+def run(name: str, job_file: Path, out: Path, rank: int, code_bytes: int) -> None:
+    """One stage, a preflight, or the whole chain."""
+    job: Job = decode(json.loads(job_file.read_text(encoding="utf-8")))
+    pulse = Pulse(job_file.parent, rank)
     with join_gang(job.device, job.threads, pulse.beat) as gang:
-        if args.stage == "run":
-            run_chain(job, args.out, gang, args.code_bytes)
+        if name == "run":
+            run_chain(job, out, gang, code_bytes)
             return
-        if args.stage == PREFLIGHT:
-            run_stage(preflight_stage, job, args.out, gang)
+        if name == PREFLIGHT:
+            run_stage(preflight_stage, job, out, gang)
             return
-        stage = STAGES[Stage(args.stage)]
+        stage = STAGES[Stage(name)]
         if not job.alongside:
-            run_stage(cast(StageFunction, load(stage.entry)), job, args.out, gang)
+            run_stage(cast(StageFunction, load(stage.entry)), job, out, gang)
             return
         jobs = [job, *(replace(job, config=config) for config in job.alongside.values())]
-        outs = [args.out, *(Path(folder) for folder in job.alongside)]
+        outs = [out, *(Path(folder) for folder in job.alongside)]
         run_together(cast(GroupFunction, load(stage.together)), jobs, outs, gang)
 
 

@@ -10,13 +10,15 @@ import hashlib
 import json
 import math
 import os
+import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 REPORT = "report.json"
-FAILURE = "failure.json"
+FAILURE = "failure"
+"""``failure.<rank>.json``: why a rank raised."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -76,6 +78,16 @@ def write_json(path: Path, data: Any) -> None:
 def write_report(folder: Path, report: StageReport) -> None:
     """Write ``report.json``; the last thing a stage does."""
     write_json(folder / REPORT, dataclasses.asdict(report))
+
+
+def write_failure(folder: Path, rank: int, error: BaseException) -> None:
+    """Leave word of why a rank ends; the first word stays, which is the one next to the cause."""
+    path = folder / f"{FAILURE}.{rank}.json"
+    if path.exists():
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    trace = "".join(traceback.format_exception(error))
+    write_json(path, {"rank": rank, "error": f"{type(error).__name__}: {error}", "traceback": trace})
 
 
 def report_from_json(data: Mapping[str, Any]) -> StageReport:

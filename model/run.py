@@ -9,7 +9,6 @@ import os
 import platform
 import sys
 import time
-import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,7 +21,7 @@ from model.gang import Gang, join_gang
 from model.job import ARTIFACT, Job
 from model.net.attention import attention_kernel
 from model.quant.pack import PackConfig, pack_stage
-from model.report import FAILURE, REPORT, StageReport, file_ref, write_json, write_report
+from model.report import REPORT, StageReport, file_ref, write_failure, write_report
 from model.score.stage import ScoreConfig, score_stage
 from model.train import GPTBuilder, TrainConfig, train_stage
 
@@ -69,9 +68,7 @@ def run_together(
         metrics = function(jobs, outs, gang)
         gang.barrier()
     except BaseException as error:
-        failure = {"rank": gang.rank, "error": f"{type(error).__name__}: {error}", "traceback": traceback.format_exc()}
-        outs[0].mkdir(parents=True, exist_ok=True)
-        write_json(outs[0] / FAILURE.replace("json", f"{gang.rank}.json"), failure)
+        write_failure(outs[0], gang.rank, error)
         raise
     if gang.chief:
         elapsed_s = time.perf_counter() - started

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from model.data.shards import Corpus
 from model.report import StageReport
 from service.adapters.local_gang import run_here
+from service.adapters.nodes_fs import NodeFolder
 from service.adapters.notes_fs import NoteFolder
 from service.adapters.ray_token import use_own_token
 from service.adapters.store_fs import FolderStore
@@ -64,6 +65,10 @@ class Wiring:
         from service.adapters.mlflow import MlflowTracker
 
         return MlflowTracker(self.settings.mlflow_uri, self.settings.mlflow_artifacts)
+
+    def nodes(self) -> NodeFolder:
+        """What is known of the cluster's nodes."""
+        return NodeFolder(self.settings.home)
 
     def notes(self) -> NoteFolder:
         """Notes of the experiments that were run."""

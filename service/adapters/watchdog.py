@@ -17,6 +17,8 @@ from model.pulse import BEAT, read_beat
 
 LOOK_S = 0.5
 """How often to look. What a look costs: one small read a rank."""
+STARTING_S = 120.0
+"""How long at least a rank may take to its first beat: importing torch from a cold disk is slow, and not hung."""
 
 
 class Stop(StrEnum):
@@ -71,7 +73,7 @@ class Watchdog:
         if limits.own_s is not None and self.own_s > limits.own_s:
             why = f"its own clock shows {self.own_s:.1f} s, and the cap is {limits.own_s:g} s"
             return Stopped(stop=Stop.OWN_CLOCK, why=why)
-        if limits.silence_s is not None and now - min(self.heard.values()) > limits.silence_s:
+        if limits.silence_s is not None and any(now - self.heard[rank] > self._patience_s(rank) for rank in self.beats):
             return Stopped(stop=Stop.SILENCE, why=self._silent(now))
         return None
 
@@ -84,6 +86,10 @@ class Watchdog:
             if beat is not None and beat[0] != self.beats[rank]:
                 self.beats[rank], own_s = beat
                 self.heard[rank], self.own_s = now, max(self.own_s, own_s)
+
+    def _patience_s(self, rank: int) -> float:
+        assert self.limits.silence_s is not None
+        return self.limits.silence_s if self.beats[rank] else max(self.limits.silence_s, STARTING_S)
 
     def _silent(self, now: float) -> str:
         """Who has come least far is whom the others wait for."""
