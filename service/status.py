@@ -10,11 +10,9 @@ from typing import Any
 
 from service.notes import ExperimentNote
 from service.ports import StageStore
+from service.progress import began_s, last_line
 from service.shown import RunStatus
 from service.view import ConfigState, peek, states_of
-
-TAIL_BYTES = 8192
-"""How much of a log's end is read to find its last line."""
 
 
 def status_json(
@@ -101,19 +99,6 @@ def _running(notes: Sequence[ExperimentNote], store: StageStore, now_s: float) -
 
 
 def _age_s(log: Path, now_s: float) -> float | None:
-    """Since when a stage is tried: the oldest file of its try, which is its job; None when there is none yet."""
-    try:
-        return max(0.0, now_s - min(path.stat().st_mtime for path in (log.parent, *log.parent.iterdir())))
-    except OSError:
-        return None
-
-
-def last_line(log: Path) -> str:
-    """The last line of a log that says something; empty while there is none."""
-    try:
-        with open(log, "rb") as file:
-            file.seek(max(0, log.stat().st_size - TAIL_BYTES))
-            lines = file.read().decode("utf-8", errors="replace").splitlines()
-    except OSError:
-        return ""
-    return next((line.strip() for line in reversed(lines) if line.strip()), "")
+    """Since when a stage is tried; None when there is no try yet."""
+    began = began_s(log.parent)
+    return None if began is None else max(0.0, now_s - began)

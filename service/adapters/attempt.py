@@ -12,7 +12,7 @@ from typing import Any
 from model.codec import TAG
 from model.job import LOG
 from model.report import StageReport, write_json
-from service.adapters.store_fs import FolderStore, refusals
+from service.adapters.store_fs import JOB, FolderStore, refusals
 from service.adapters.torchrun import run_gang, torchrun_command
 from service.errors import FailureKind, StoreError
 from service.source import source_digest
@@ -52,8 +52,8 @@ async def _run_attempts(group: Sequence[PlannedStage], store: FolderStore) -> li
         return [Outcome(kind=FailureKind.OPERATOR, why=why) for _ in group]
     attempts = [store.begin(planned.key) for planned in group]
     alongside = {str(attempt / "out"): planned.config for planned, attempt in zip(group[1:], attempts[1:], strict=True)}
-    write_json(attempts[0] / "job.json", job_json(first, store) | {"alongside": alongside})
-    command = torchrun_command(first.stage, first.gang.ranks, attempts[0] / "job.json", attempts[0] / "out")
+    write_json(attempts[0] / JOB, job_json(first, store) | {"alongside": alongside})
+    command = torchrun_command(first.stage, first.gang.ranks, attempts[0] / JOB, attempts[0] / "out")
     deadline_s = first.deadline_s * len(group)
     started = time.monotonic()
     ended = await run_gang(command, first.gang.threads, attempts[0] / LOG, deadline_s)
