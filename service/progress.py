@@ -26,14 +26,18 @@ class Progress:
     """Training loss of that step."""
     val_bpb: float | None = None
     """Of what is scored so far."""
+    left_s: float | None = None
+    """Of a training, by its own clock; None where the log tells no time."""
 
 
 def progress(log: Path | None) -> Progress:
     """How far the stage is whose log this is: by its last step, else by how much of the stream it has scored."""
     text = tail(log)
     if steps := STEP.findall(text):
-        step, of, loss, _ = steps[-1]
-        return Progress(part=int(step) / int(of), step=f"{step}/{of}", loss_nats=float(loss) if loss else None)
+        step, of, loss, ms = steps[-1]
+        part = int(step) / int(of)
+        left_s = int(ms) / 1000 * (1 - part) / part
+        return Progress(part=part, step=f"{step}/{of}", loss_nats=float(loss) if loss else None, left_s=left_s)
     if scored := SCORED.findall(text):
         return Progress(part=int(scored[-1][0]) / 100, val_bpb=float(scored[-1][1]))
     return Progress()

@@ -7,8 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from model.codec import encode
-from service.errors import CaddieError
-from service.experiment import Experiment, best_honest
+from service.experiment import Experiment
 from service.money import Price
 from service.ports import StageStore
 from service.results import GroupResult
@@ -20,12 +19,12 @@ FEWEST_PAIRS = 3
 
 
 def winner_of(groups: Sequence[GroupResult]) -> GroupResult | None:
-    """A race's winner, else the best honest config; None when no config has all its seeds."""
-    won = next((group for group in groups if group.won), None)
-    try:
-        return won or best_honest(groups)
-    except CaddieError:
-        return None
+    """A race's winner, else the best config with all its seeds, a leaking one only without any other; or None."""
+    if won := next((group for group in groups if group.won), None):
+        return won
+    whole = [group for group in groups if group.seeds and len(group.done) == len(group.seeds)]
+    honest = [group for group in whole if not group.leaks]
+    return min(honest or whole, key=lambda group: group.bpb.mean, default=None)
 
 
 def ranks_of(experiment: Experiment) -> dict[str, int]:

@@ -103,7 +103,9 @@ def _stage(one: Entry, log: Path, store: StageStore, now_s: float) -> dict[str, 
 
 
 def _eta_s(known: Progress, elapsed_s: float | None) -> float | None:
-    """Seconds left at the pace so far, its start included; None while there is no pace."""
+    """Seconds left at the pace so far, of a score with its start; None while there is no pace."""
+    if known.left_s is not None:
+        return known.left_s
     return elapsed_s * (1 - known.part) / known.part if elapsed_s is not None and known.part else None
 
 
