@@ -74,8 +74,9 @@ def _experiment(
 
 
 def _stage(one: Entry, log: Path, store: StageStore, now_s: float) -> dict[str, Any]:
-    attempt, began = log.parent, began_s(log.parent)
+    attempt = log.parent
     gang, known = store.gang_of(attempt), progress(log)
+    began = began_s(gang)
     waiting = began is None or is_over(attempt, store)
     # One that shares a gang speaks late, and hangs no sooner than the gang does.
     spoke = max((at for at in (spoke_s(log), spoke_s(gang / log.name), began) if at is not None), default=None)

@@ -51,7 +51,11 @@ def begin(store: FolderStore, one: PlannedStage, text: str, **job: Any) -> Path:
 def fail(attempt: Path, *ranks: int) -> None:
     (attempt / "out").mkdir()
     for rank in ranks:
-        failure = {"rank": rank, "error": f"ValueError: of {rank}", "traceback": f"Traceback\n  ValueError: of {rank}\n"}
+        failure = {
+            "rank": rank,
+            "error": f"ValueError: of {rank}",
+            "traceback": f"Traceback\n  ValueError: of {rank}\n",
+        }
         (attempt / "out" / f"failure.{rank}.json").write_text(json.dumps(failure))
 
 

@@ -83,9 +83,7 @@ def test_a_state_is_what_can_still_come_of_it(
     assert only(note, store, alive=True)["state"] == "running"
     assert only(note, store)["state"] == "interrupted"
     assert only(failed, store)["state"] == "failed"
-    assert only(failed, store)["errors"] == [
-        {"config": "lr=0.5", "seed": 7, "error": "NaN at step 3", "key": None}
-    ]
+    assert only(failed, store)["errors"] == [{"config": "lr=0.5", "seed": 7, "error": "NaN at step 3", "key": None}]
     tried = experiment.contenders[1].plans[7][0].key
     store.begin(tried)
     assert only(failed, store)["errors"][0]["key"] == tried

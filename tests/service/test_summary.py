@@ -69,7 +69,9 @@ def test_the_winner_is_told_with_its_paired_difference_interval_and_p(
     lines = summary_lines(summary)
     assert len(lines) <= 8
     assert lines[0] == "winner    2.2933 ± 0.0126 (n=3), score.slot, lr=0.5"
-    assert lines[1] == f"vs base   {np.mean(differences):+.4f} ± {half:.4f} (95 % CI), 3 pairs, one-sided paired p {p:.2g}"
+    assert (
+        lines[1] == f"vs base   {np.mean(differences):+.4f} ± {half:.4f} (95 % CI), 3 pairs, one-sided paired p {p:.2g}"
+    )
     assert lines[2].startswith("stages    12 computed, 0 cached; ")
     assert lines[3].endswith("USD) at 16 USD a node-hour, CPU ranks counted as GPUs")
     assert lines[4] == "record    ~/records/x  (verified)"

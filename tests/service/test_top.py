@@ -105,7 +105,10 @@ def test_an_experiment_under_way_counts_its_stages_and_what_it_has_spent(
     assert (row["gpu_hours"], row["usd"]) == pytest.approx((2 * 900 / 3600, 2 * 900 / 3600 * 16 / 8))
     assert (row["left_gpu_hours"], row["left_usd"]) == pytest.approx((0.5, 1.0))
     line = experiment_line(row, PRICE)
-    assert line == "rates-tiny: 0/4 seeds, 1/8 stages, 15:00, 0.5 GPU-h (1.00 USD), 0.5 GPU-h (1.00 USD) left of the budget"
+    assert (
+        line
+        == "rates-tiny: 0/4 seeds, 1/8 stages, 15:00, 0.5 GPU-h (1.00 USD), 0.5 GPU-h (1.00 USD) left of the budget"
+    )
     assert "left" not in experiment_line(row | {"left_gpu_hours": None}, PRICE)
 
 
