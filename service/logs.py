@@ -1,4 +1,4 @@
-"""Which log somebody means, what it says, and following it from stage to stage. Reads notes and store only.
+"""Which log somebody means, and what it says. Reads notes and store only.
 
 A log is named by words with colons between them, each of which narrows: an experiment, a stage, a seed; or by the
 beginning of a stage's key, as ``caddie status`` prints it. Without an experiment the newest that fits is meant.
@@ -6,9 +6,8 @@ beginning of a stage's key, as ``caddie status`` prints it. Without an experimen
 
 from __future__ import annotations
 
-import codecs
 import json
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,6 @@ from service.errors import SpecError
 from service.notes import ExperimentNote
 from service.ports import StageStore
 from service.progress import began_s
-from service.view import peek
 
 KINDS = {name: str(stage) for stage in Stage for name in (str(stage), stage.replace(".", "-"))}
 SHORT = 6
@@ -210,60 +208,8 @@ def failure_lines(failures: Sequence[Mapping[str, Any]]) -> list[str]:
     return [*lines, *(f"rank {other['rank']}: {other['error']}" for other in others)]
 
 
-def follow(
-    entries: Sequence[Entry], store: StageStore, alive: Callable[[], bool], wait: Callable[[], None]
-) -> Iterator[str]:
-    """The text of ``entries`` that run, piece by piece, one stage after the other as they run; ends when none runs and
-    ``alive`` says that nobody will begin another. ``wait`` passes the time between two looks."""
-    by_key, seen = {one.key: one for one in entries}, set[Path]()
-    while True:
-        going_on = alive()  # before looking, so that what was said last is still read
-        log = next(((key, log) for key, log in _of(store, by_key) if log.parent not in seen), None)
-        if log is not None:
-            seen.add(log[1].parent)
-            yield from _stage(by_key[log[0]], log[1], store, wait)
-        elif not going_on:
-            return
-        else:
-            wait()
-
-
-def _of(store: StageStore, keys: Collection[str]) -> list[tuple[str, Path]]:
-    """What runs of ``keys``, that which was begun first first; not what waits to be tried again."""
-    running = [(key, log) for key, log in store.running().items() if key in keys and not is_over(log.parent, store)]
-    return sorted(running, key=lambda row: (began_s(row[1].parent) or 0.0, row[0]))
-
-
-def _stage(one: Entry, log: Path, store: StageStore, wait: Callable[[], None]) -> Iterator[str]:
-    """One stage's log until this try of it is over."""
-    gang = store.gang_of(log.parent)
-    together = "" if gang == log.parent else f", in the gang of {short(gang.parent.name)}"
-    yield f"==> {one.title}, attempt {log.parent.name}{together}\n"
-    decode, offset, text = codecs.getincrementaldecoder("utf-8")(errors="replace"), 0, "\n"
-    while True:
-        going_on = store.running().get(one.key) == log and not is_over(log.parent, store)
-        new = _bytes(log, offset)
-        offset += len(new)
-        if piece := decode.decode(new):
-            text = piece
-            yield piece
-        if not going_on:
-            break
-        wait()
-    if not text.endswith("\n"):
-        yield "\n"
-    yield from (f"{line}\n" for line in _ending(one, log, gang, store))
-
-
-def _ending(one: Entry, log: Path, gang: Path, store: StageStore) -> list[str]:
-    report = peek(store)(one.key)
-    if report is None:
-        return failure_lines(failures_of(gang)) or [f"==> {short(one.key)} ended without a result (log: {log})"]
-    bpb = report.metrics.get("val_bpb")
-    return [f"==> {short(one.key)} done in {report.elapsed_s:.1f} s" + ("" if bpb is None else f", val_bpb {bpb:.4f}")]
-
-
-def _bytes(log: Path, offset: int) -> bytes:
+def read_bytes(log: Path, offset: int) -> bytes:
+    """What a log says from ``offset`` on; nothing while it isn't there."""
     try:
         with open(log, "rb") as file:
             file.seek(offset)
@@ -273,4 +219,4 @@ def _bytes(log: Path, offset: int) -> bytes:
 
 
 def _read(log: Path) -> str:
-    return _bytes(log, 0).decode("utf-8", errors="replace")
+    return read_bytes(log, 0).decode("utf-8", errors="replace")

@@ -15,7 +15,8 @@ from service.cli.context import Commands, MakeCommands
 from service.cli.options import Json
 from service.cli.show import write_json
 from service.errors import SpecError
-from service.logs import choose, entries_of, failure_lines, follow, newest, shown
+from service.follow import follow
+from service.logs import choose, entries_of, failure_lines, newest, shown
 from service.notes import ExperimentNote
 from service.top import CELLS, experiment_line, stage_cells, top_json
 

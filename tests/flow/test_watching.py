@@ -44,7 +44,9 @@ def test_a_run_is_watched_from_beside_it_until_it_is_ended(head: Head, place: Pl
         finally:
             run.send_signal(signal.SIGTERM)
             said, _ = run.communicate(timeout=120)
-        rest, _ = followed.communicate(timeout=60)
+        assert followed.stdout is not None
+        rest = followed.stdout.read()  # what readline has read ahead, too
+        assert followed.wait(timeout=60) == 0, "it ends with the driver"
         server.shutdown()
     assert run.returncode == 130, said
     assert (row["stage"], row["seed"], row["experiment"]) == ("train", 7, "run-tiny")
@@ -53,7 +55,6 @@ def test_a_run_is_watched_from_beside_it_until_it_is_ended(head: Head, place: Pl
     assert row["silent_s"] < row["elapsed_s"]
     assert [(one["name"], one["stages"]["done"]) for one in experiments] == [("run-tiny", 0)]
     assert experiments[0]["gpu_hours"] > 0
-    assert followed.returncode == 0, "it ends with the driver"
     assert "step:10/100000" in rest
     assert "ended without a result" in rest.splitlines()[-1] or "failed:" in rest
     assert [(one["event"], one["experiment"]) for one in told] == [("began", "run-tiny"), ("interrupted", "run-tiny")]

@@ -14,7 +14,8 @@ from model.stages import Stage
 from service.adapters.store_fs import FolderStore
 from service.errors import SpecError
 from service.experiment import Experiment, contend
-from service.logs import choose, entries_of, failure_lines, follow, newest, short, shown
+from service.follow import follow
+from service.logs import choose, entries_of, failure_lines, newest, short, shown
 from service.notes import ExperimentNote, note_of
 from service.spec import RunSpec
 from service.stages import PlannedStage

@@ -13,8 +13,8 @@ from model.stages import Stage
 from service.adapters.store_fs import FolderStore
 from service.experiment import Experiment, contend
 from service.notes import ExperimentNote, note_of
-from service.spec import RunSpec
 from service.progress import last_line
+from service.spec import RunSpec
 from service.status import status_json
 
 SEEDS = (7, 8)
