@@ -53,7 +53,7 @@ import json, sys
 import ray._common.usage.usage_constants as usage, ray._private.ray_constants as ray_constants
 from ray._raylet import GcsClient
 client = GcsClient(address=sys.argv[1])
-place = {"namespace": ray_constants.KV_NAMESPACE_CLUSTER.encode()}
+place = {"namespace": ray_constants.KV_NAMESPACE_CLUSTER}
 said = json.loads(client.internal_kv_get(usage.CLUSTER_METADATA_KEY, **place))
 said |= dict(word.split("=") for word in sys.argv[2:])
 client.internal_kv_put(usage.CLUSTER_METADATA_KEY, json.dumps(said).encode(), overwrite=True, **place)

@@ -29,8 +29,7 @@ def test_a_run_is_watched_from_beside_it_until_it_is_ended(head: Head, place: Pl
         run = place.start("run", *words, **head.environment, **hook)
         try:
             wait_until("training is under way", lambda: place.log_says("train-*", "step:10/"))
-            (row,) = json.loads(place.caddie("top", "--once", "--json").stdout)["running"]
-            experiments = json.loads(place.caddie("top", "--json").stdout)["experiments"]
+            under_way = json.loads(place.caddie("top", "--once", "--json").stdout)
             left = place.start("logs", "7", "-f")
             followed = place.start("logs", "run-tiny", "-f")
             for one in (left, followed):
@@ -49,6 +48,7 @@ def test_a_run_is_watched_from_beside_it_until_it_is_ended(head: Head, place: Pl
         assert followed.wait(timeout=60) == 0, "it ends with the driver"
         server.shutdown()
     assert run.returncode == 130, said
+    (row,), experiments = under_way["running"], under_way["experiments"]
     assert (row["stage"], row["seed"], row["experiment"]) == ("train", 7, "run-tiny")
     assert 0 < row["part"] < 0.01
     assert row["loss_nats"] > 1
