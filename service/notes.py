@@ -71,6 +71,8 @@ class ExperimentNote:
     configs: tuple[ConfigNote, ...]
     baseline: str = ""
     """Title of the config that others are compared with; empty: the base."""
+    budget_gpu_hours: float | None = None
+    """What the command that began it last may spend; None: it has no budget."""
 
     @property
     def compared_with(self) -> ConfigNote:
@@ -158,7 +160,8 @@ def to_json(note: ExperimentNote) -> dict[str, Any]:
                 "errors": [[seed, error] for seed, error in config.errors.items()],
             }
         )
-    whole = {name: getattr(note, name) for name in ("name", "id", "started_s", "git_sha", "git_dirty", "baseline")}
+    names = ("name", "id", "started_s", "git_sha", "git_dirty", "baseline", "budget_gpu_hours")
+    whole = {name: getattr(note, name) for name in names}
     return {"format": FORMAT, **whole, "params": dict(base), "configs": rows}
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Protocol
@@ -32,10 +32,16 @@ class StageStore(Protocol):
     def log(self, key: str) -> str:
         """What the ranks of a finished stage printed."""
 
+    def tries(self, key: str) -> Sequence[Path]:
+        """Folder of every try of a stage, the oldest first."""
+
+    def gang_of(self, attempt: Path) -> Path:
+        """The try whose gang did the work of ``attempt``: itself, or that of the stage with which it went together."""
+
     def attempts(self, key: str) -> int:
         """Number of the newest try of a stage, from 1; 0 when this store knows of none."""
 
-    def published(self) -> Collection[str]:
+    def published(self) -> Set[str]:
         """What is finished, unverified."""
 
     def made_of(self, key: str) -> Finished | None:
@@ -78,6 +84,13 @@ class Tracker(Protocol):
 
     def sync(self, view: ExperimentView) -> Synced:
         """Bring what is shown up to ``view``; calling it twice changes nothing."""
+
+
+class Announcer(Protocol):
+    """Tells the world outside how an experiment goes."""
+
+    def post(self, document: Mapping[str, Any]) -> None:
+        """Send one document; when that fails it is said, and nothing else happens."""
 
 
 EngineFactory = Callable[[], AbstractContextManager[Engine]]

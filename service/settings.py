@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,8 @@ class Settings:
     """CADDIE_PREFLIGHT: which gangs begin with a preflight of their node, ``auto``, ``always`` or ``never``."""
     node_usd_per_hour: float | None = None
     """CADDIE_NODE_USD_PER_HOUR: what an hour of a node with 8 GPUs costs; None: :mod:`service.money` knows."""
+    webhook_url: str | None = None
+    """CADDIE_WEBHOOK_URL: what is told when an experiment begins and ends; a secret."""
 
     @property
     def corpora(self) -> Path:
@@ -54,6 +57,7 @@ def read_settings(environ: Mapping[str, str] = os.environ) -> Settings:
         github_id=environ.get("CADDIE_GITHUB_ID", ""),
         checks=_checks(environ),
         node_usd_per_hour=_number(environ, "CADDIE_NODE_USD_PER_HOUR"),
+        webhook_url=_url(environ, "CADDIE_WEBHOOK_URL"),
     )
 
 
@@ -62,6 +66,14 @@ def _checks(environ: Mapping[str, str]) -> Checks:
     if text not in tuple(Checks):
         raise SpecError(f"CADDIE_PREFLIGHT is {text!r}: set one of {', '.join(Checks)}")
     return Checks(text)
+
+
+def _url(environ: Mapping[str, str], name: str) -> str | None:
+    found = environ.get(name) or None
+    if found is not None and not re.match(r"https?://[^/\s]+", found):
+        # Not shown: it may be a secret that lacks no more than its beginning.
+        raise SpecError(f"{name} is no address: it begins with http:// or https:// and a host")
+    return found
 
 
 def _number(environ: Mapping[str, str], name: str) -> float | None:

@@ -10,11 +10,9 @@ from typing import Any
 
 from service.notes import ExperimentNote
 from service.ports import StageStore
+from service.progress import began_s, last_line
 from service.shown import RunStatus
-from service.view import ConfigState, peek, states_of
-
-TAIL_BYTES = 8192
-"""How much of a log's end is read to find its last line."""
+from service.view import ConfigState, SeedState, peek, states_of
 
 
 def status_json(
@@ -27,11 +25,15 @@ def status_json(
     now_s = time.time() if now_s is None else now_s
     find = functools.cache(peek(store))
     newest = sorted(notes, key=lambda note: (-note.started_s, note.id))
-    experiments = [_experiment(note, states_of(note, find, alive=alive(note)), alive(note), now_s) for note in newest]
+    experiments = [
+        _experiment(note, states_of(note, find, alive=alive(note)), store, alive(note), now_s) for note in newest
+    ]
     return {"experiments": experiments, "running": _running(newest, store, now_s)}
 
 
-def _experiment(note: ExperimentNote, states: Sequence[ConfigState], alive: bool, now_s: float) -> dict[str, Any]:
+def _experiment(
+    note: ExperimentNote, states: Sequence[ConfigState], store: StageStore, alive: bool, now_s: float
+) -> dict[str, Any]:
     total = sum(len(state.seeds) for state in states)
     done, failed = sum(len(state.done) for state in states), sum(len(state.failed) for state in states)
     if done == total:
@@ -53,9 +55,17 @@ def _experiment(note: ExperimentNote, states: Sequence[ConfigState], alive: bool
         "seeds": {"done": done, "failed": failed, "total": total},
         "best": _best(states),
         "errors": [
-            {"config": state.label, "seed": one.seed, "error": one.error} for state in states for one in state.failed
+            {"config": state.label, "seed": one.seed, "error": one.error, "key": _failed_key(one, store)}
+            for state in states
+            for one in state.failed
         ],
     }
+
+
+def _failed_key(one: SeedState, store: StageStore) -> str | None:
+    """The stage that a failed seed failed in, as far as it can be told: the first that was tried and isn't there."""
+    missing = (key for stage, key in one.keys.items() if stage not in one.reports)
+    return next((key for key in missing if store.attempts(key)), None)
 
 
 def _best(states: Sequence[ConfigState]) -> dict[str, Any] | None:
@@ -101,19 +111,6 @@ def _running(notes: Sequence[ExperimentNote], store: StageStore, now_s: float) -
 
 
 def _age_s(log: Path, now_s: float) -> float | None:
-    """Since when a stage is tried: the oldest file of its try, which is its job; None when there is none yet."""
-    try:
-        return max(0.0, now_s - min(path.stat().st_mtime for path in (log.parent, *log.parent.iterdir())))
-    except OSError:
-        return None
-
-
-def last_line(log: Path) -> str:
-    """The last line of a log that says something; empty while there is none."""
-    try:
-        with open(log, "rb") as file:
-            file.seek(max(0, log.stat().st_size - TAIL_BYTES))
-            lines = file.read().decode("utf-8", errors="replace").splitlines()
-    except OSError:
-        return ""
-    return next((line.strip() for line in reversed(lines) if line.strip()), "")
+    """Since when a stage is tried; None when there is no try yet."""
+    began = began_s(log.parent)
+    return None if began is None else max(0.0, now_s - began)

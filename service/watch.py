@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import threading
 import time
 from collections import defaultdict
@@ -18,17 +17,15 @@ from rich.text import Text
 from model.report import StageReport
 from model.stages import Stage
 from service.experiment import Contender, Experiment
+from service.history import START_S
 from service.ports import StageStore
+from service.progress import score_progress, step_progress
 from service.spec import slug
 from service.stats import Sample, spread
 
 LOOK_S = 1.0
 HEARTBEAT_S = 20.0
 """How long plain output may be silent."""
-START_S = 4.0
-"""What a stage costs beside its own clock: torchrun, imports."""
-STEP = re.compile(r"step:(\d+)/(\d+) .*train_time:(\d+)ms")
-SCORED = re.compile(r"scored:(\d+)% running_bpb:([\d.]+)")
 
 
 class Board:
@@ -84,27 +81,6 @@ class Board:
 
     def elapsed_s(self) -> float:
         return time.monotonic() - self.started
-
-
-def step_progress(log: Path | None) -> tuple[float, float | None]:
-    """The finished part of a training that is under way, and the seconds it takes in all, from its last log line."""
-    try:
-        lines = STEP.findall(log.read_text(encoding="utf-8", errors="replace")) if log else []
-    except OSError:
-        lines = []
-    if not lines:
-        return 0.0, None
-    step, steps, ms = (int(word) for word in lines[-1])
-    return step / steps, ms / 1000 * steps / step + START_S
-
-
-def score_progress(log: Path | None) -> tuple[float, str]:
-    """The part of the stream that is scored, and the running val_bpb of it, from the last such line of the log."""
-    try:
-        lines = SCORED.findall(log.read_text(encoding="utf-8", errors="replace")) if log else []
-    except OSError:
-        lines = []
-    return (int(lines[-1][0]) / 100, lines[-1][1]) if lines else (0.0, "")
 
 
 def table(board: Board) -> Group:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
@@ -15,10 +16,11 @@ from service.adapters.nodes_fs import NodeFolder
 from service.adapters.notes_fs import NoteFolder
 from service.adapters.ray_token import use_own_token
 from service.adapters.store_fs import FolderStore
+from service.adapters.webhook import Webhook
 from service.corpus.documents import find_documents
 from service.corpus.prepare import Progress, prepare
 from service.money import Ledger
-from service.ports import Engine, StageStore, Tracker
+from service.ports import Announcer, Engine, StageStore, Tracker
 from service.settings import Settings
 from service.source import ROOT
 from service.spec import RunSpec
@@ -69,6 +71,10 @@ class Wiring:
     def nodes(self) -> NodeFolder:
         """What is known of the cluster's nodes."""
         return NodeFolder(self.settings.home)
+
+    def announcer(self, tell: Callable[[str], None]) -> Announcer | None:
+        """The webhook; None where none is set. What goes wrong with it goes to ``tell``."""
+        return Webhook(self.settings.webhook_url, tell) if self.settings.webhook_url else None
 
     def notes(self) -> NoteFolder:
         """Notes of the experiments that were run."""

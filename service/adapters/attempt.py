@@ -14,7 +14,7 @@ from model.codec import TAG
 from model.job import LOG
 from model.report import StageReport, write_json
 from model.stages import Stage
-from service.adapters.store_fs import FolderStore, refusals
+from service.adapters.store_fs import JOB, FolderStore, refusals
 from service.adapters.torchrun import Ended, run_gang, torchrun_command
 from service.adapters.watchdog import Limits, Stop, Watchdog
 from service.errors import FailureKind, StoreError
@@ -63,9 +63,9 @@ async def _run_attempts(group: Sequence[PlannedStage], store: FolderStore) -> li
     attempts = [store.begin(planned.key) for planned in group]
     fault(Point.BEGUN)
     alongside = {str(attempt / "out"): planned.config for planned, attempt in zip(group[1:], attempts[1:], strict=True)}
-    write_json(attempts[0] / "job.json", job_json(first, store) | {"alongside": alongside})
+    write_json(attempts[0] / JOB, job_json(first, store) | {"alongside": alongside})
     fault(Point.TOLD)
-    command = torchrun_command(first.stage, first.gang.ranks, attempts[0] / "job.json", attempts[0] / "out")
+    command = torchrun_command(first.stage, first.gang.ranks, attempts[0] / JOB, attempts[0] / "out")
     started = time.monotonic()
     watchdog = Watchdog(attempts[0], limits_of(group), first.gang.ranks)
     ended = await run_gang(command, first.gang.threads, attempts[0] / LOG, watchdog)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -17,11 +17,14 @@ os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 import ray
 
 from service.adapters import guard as guard_script
+from service.adapters.ray_knock import knock
 from service.errors import ClusterError
 from service.spec import GangShape
 
 MEMORY_PER_TRIAL = 32 * 2**20
 """What a Tune trial reserves, in bytes: it only waits for gangs, so it must not hold a CPU that a gang needs."""
+VERSIONS = re.compile(r"Ray: (\S+)\s+Python: (\S+)")
+"""In Ray's own error, the cluster's and then ours."""
 
 
 @contextlib.contextmanager
@@ -29,7 +32,7 @@ def ray_session(address: str | None) -> Iterator[None]:
     """A connection to the cluster at ``address``, or to a private local one.
 
     Raises:
-        ClusterError: nothing answers at ``address``.
+        ClusterError: nothing answers at ``address``, or a Ray of another version does.
     """
     on_term = signal.getsignal(signal.SIGTERM)
     with _joined(address) if address else _private():
@@ -73,26 +76,29 @@ def wanted_by(gang: GangShape) -> dict[str, float]:
 
 @contextlib.contextmanager
 def _joined(address: str) -> Iterator[None]:
-    _knock(address)
+    knock(address)
     try:
         # Workers import what the driver imports; a job's working directory reaches them by Ray's own means.
         ray.init(address=address, namespace="caddie", log_to_driver=False, logging_level="warning")
     except (ConnectionError, RuntimeError, ValueError) as error:
-        raise ClusterError(f"no Ray cluster answers at {address!r}: {error}") from error
+        ray.shutdown()
+        raise ClusterError(
+            version_mismatch(address, str(error)) or f"no Ray cluster at {address!r}: {error}"
+        ) from error
     yield
 
 
-def _knock(address: str) -> None:
-    """Ray itself waits for minutes at an address where nobody is."""
-    host, _, port = address.rpartition(":")
-    if not port.isdigit() or "//" in address:
-        return
-    try:
-        socket.create_connection((host, int(port)), timeout=5).close()
-    except OSError as error:
-        raise ClusterError(
-            f"no Ray cluster answers at {address!r} ({error}): is it up, is RAY_ADDRESS right?"
-        ) from error
+def version_mismatch(address: str, error: str) -> str:
+    """What to say of Ray's own error about versions; empty when it is about something else."""
+    versions = VERSIONS.findall(error)
+    if "mismatch" not in error or len(versions) < 2:
+        return ""
+    (its_ray, its_python), (our_ray, our_python) = versions[:2]
+    return (
+        f"the Ray cluster at {address!r} runs Ray {its_ray} on Python {its_python}, and this is Ray {our_ray} on "
+        f"Python {our_python}: they must be the same. Use ray=={its_ray} under Python {its_python} here, or start the "
+        "cluster from this environment, or from an image of docker/"
+    )
 
 
 @contextlib.contextmanager

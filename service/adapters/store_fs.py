@@ -27,15 +27,19 @@ from service.stages import key_prefix
 
 _log = logging.getLogger(__name__)
 
+JOB = "job.json"
+"""What a try's ranks are told to do, beside their log."""
+
 
 class FolderStore:
     """A store below ``home``; any number of processes may share it."""
 
     def __init__(self, home: Path) -> None:
-        self.stages, self.tries, self.locks = home / "stages", home / "attempts", home / "locks"
+        self.stages, self.attempted, self.locks = home / "stages", home / "attempts", home / "locks"
         self.damaged = home / "damaged"
+        self._gangs: dict[Path, Path] = {}
         with refusals(home):
-            for folder in (self.stages, self.tries, self.locks):
+            for folder in (self.stages, self.attempted, self.locks):
                 folder.mkdir(parents=True, exist_ok=True)
             probe = self.locks / f".probe.{os.getpid()}"
             probe.write_bytes(b"")
@@ -66,18 +70,41 @@ class FolderStore:
 
     def begin(self, key: str) -> Path:
         """A fresh folder for one try of a stage, numbered from 1."""
-        with refusals(self.tries):
-            (self.tries / key).mkdir(exist_ok=True)
+        with refusals(self.attempted):
+            (self.attempted / key).mkdir(exist_ok=True)
             folder = self._try(key, self.attempts(key) + 1)
             folder.mkdir()
         return folder
 
     def attempts(self, key: str) -> int:
         """Number of the newest try; 0 when there is none here, as for an entry that was copied from another store."""
+        return max((int(folder.name) for folder in self.tries(key)), default=0)
+
+    def tries(self, key: str) -> list[Path]:
+        """Folder of every try, the oldest first."""
         try:
-            return max((int(p.name) for p in (self.tries / key).iterdir() if p.name.isdecimal()), default=0)
+            found = [path for path in (self.attempted / key).iterdir() if path.name.isdecimal()]
         except OSError:
-            return 0
+            return []
+        return sorted(found, key=lambda path: int(path.name))
+
+    def gang_of(self, attempt: Path) -> Path:
+        """The try whose gang did the work of ``attempt``: itself, or that of the stage with which it went together.
+
+        Only the stage that was first among those that go together has a job, and it names the others.
+        """
+        if (attempt / JOB).exists():
+            return attempt
+        if attempt in self._gangs:
+            return self._gangs[attempt]
+        kind, end = attempt.parent.name.rpartition("-")[0], f"/{attempt.parent.name}/{attempt.name}/out"
+        for job in sorted(self.attempted.glob(f"{kind}-*/*/{JOB}")):
+            with contextlib.suppress(OSError, ValueError):
+                alongside = json.loads(job.read_text(encoding="utf-8")).get("alongside", {})
+                if any(folder.endswith(end) for folder in alongside):
+                    self._gangs[attempt] = job.parent
+                    return job.parent
+        return attempt
 
     def published(self) -> set[str]:
         """What is finished, unverified."""
@@ -129,7 +156,7 @@ class FolderStore:
     def running(self) -> dict[str, Path]:
         """Log of the newest try of every stage that somebody computes now."""
         logs: dict[str, Path] = {}
-        for folder in self.tries.iterdir():
+        for folder in self.attempted.iterdir():
             key = folder.name
             if not (self.stages / key).exists() and self._is_locked(key):
                 logs[key] = self._try(key, self.attempts(key)) / LOG
@@ -144,7 +171,7 @@ class FolderStore:
             yield ours
 
     def _try(self, key: str, number: int) -> Path:
-        return self.tries / key / str(number)
+        return self.attempted / key / str(number)
 
     def _is_locked(self, key: str) -> bool:
         with self.lock(key) as free:

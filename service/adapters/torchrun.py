@@ -42,7 +42,8 @@ def torchrun_command(stage: str, ranks: int, job: Path, out: Path) -> list[str]:
 def gang_environment(threads: int) -> dict[str, str]:
     """This process's environment for the ranks: our source first, the gang's thread count, unbuffered output."""
     path = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
-    return os.environ | {
+    # A rank has nothing to tell the world, so it isn't told where.
+    return {name: value for name, value in os.environ.items() if name != "CADDIE_WEBHOOK_URL"} | {
         "PYTHONPATH": os.pathsep.join(path),
         "PYTHONUNBUFFERED": "1",
         "OMP_NUM_THREADS": str(threads),

@@ -20,12 +20,15 @@ from service.cli.records import add_records
 from service.cli.runs import add_runs
 from service.cli.ui import add_ui
 from service.cli.views import add_views
+from service.cli.watching import add_watching
 from service.errors import CaddieError, SpecError
 from service.spec import SweepSpec
 
-MODULES = (add_runs, add_audits, add_views, add_ui, add_records, add_data, add_benches, add_nodes)
+MODULES = (add_runs, add_audits, add_views, add_watching, add_ui, add_records, add_data, add_benches, add_nodes)
 """What adds each module's commands; a new module's function goes here."""
 INTERRUPTED = 130
+LOOKING = ("logs", "top", "status")
+"""Commands that carry nothing out, so that nothing goes on after Ctrl-C."""
 
 
 def make_app(recipes: Mapping[str, str], sweeps: Mapping[str, SweepSpec]) -> typer.Typer:
@@ -86,6 +89,6 @@ def run_command(words: Sequence[str], recipes: Mapping[str, str], sweeps: Mappin
     except CaddieError as error:
         print(f"caddie: {error}", file=sys.stderr)
         code = 2 if isinstance(error, SpecError) else 1
-    if code == INTERRUPTED:
+    if code == INTERRUPTED and not (words and words[0] in LOOKING):
         print("interrupted: finished stages are kept, the same command goes on from them", file=sys.stderr)
     return code

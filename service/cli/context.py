@@ -164,6 +164,7 @@ class Commands:
         )
         source, notes = provenance(), self.wiring.notes()
         note = note_of(experiment, git_sha=source.git_sha, git_dirty=source.dirty, started_s=time.time())
+        note = replace(note, budget_gpu_hours=ledger.limit if ledger else None)
         with notes.hold(note):
             fault(Point.NOTED)
             run = run_race if experiment.race else run_experiment

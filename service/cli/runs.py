@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from typing import Annotated
 
 import typer
 
+from service.announce import Ending, announced, errors_of
 from service.cli.context import Commands, MakeCommands
 from service.cli.options import SEEDS, Budget, Confirm, Json, NonRecord, Price, RaceFlag, Reuse, Seeds, Sets, SweepSeeds
 from service.cli.show import (
@@ -17,13 +19,14 @@ from service.cli.show import (
     show_groups,
     show_plan,
     show_recipes,
-    show_record,
+    show_summary,
     write_json,
 )
 from service.errors import SpecError
 from service.experiment import Experiment, best_honest
-from service.recording import Recorded, record_group
+from service.recording import Recorded, from_home, record_group
 from service.results import GroupResult
+from service.summary import Start
 
 
 def add_runs(app: typer.Typer, make: MakeCommands) -> None:
@@ -49,11 +52,14 @@ def _add_run(app: typer.Typer, make: MakeCommands) -> None:
         """
         commands = make()
         experiment = commands.run_of(commands.recipe(recipe, set_), set_, seeds, reuse)
-        groups = commands.carry_out(experiment, budget, price)
+        with _ending(commands, experiment, price) as (start, ending):
+            groups = commands.carry_out(experiment, budget, price)
+            ending.tell(start.summary(groups), errors_of(groups))
         if json_:
-            write_json({"name": experiment.name, "groups": groups_json(groups)})
+            write_json({"name": experiment.name, "groups": groups_json(groups), "summary": ending.summary})
         else:
             show_groups(commands.out, experiment, groups)
+            show_summary(commands.out, ending.summary)
         if any(group.failed for group in groups):
             raise typer.Exit(1)
 
@@ -91,28 +97,45 @@ def _add_sweep(app: typer.Typer, make: MakeCommands) -> None:
             return
         if reuse and with_record:
             raise SpecError("--reuse: a record must be what its own config computed; give --no-record")
-        groups = commands.carry_out(experiment, budget, price)
-        if not json_:
-            show_groups(commands.out, experiment, groups)
-        failed = any(group.failed or (group.confirmed and group.confirmed.failed) for group in groups)
-        recorded = _record_best(commands, groups, non_record, json_) if with_record and not failed else None
+        recorded = None
+        with _ending(commands, experiment, price) as (start, ending):
+            groups = commands.carry_out(experiment, budget, price)
+            if not json_:
+                show_groups(commands.out, experiment, groups)
+            failed = any(group.failed or (group.confirmed and group.confirmed.failed) for group in groups)
+            ending.tell(start.summary(groups), errors_of(groups))
+            try:
+                if with_record and not failed:
+                    recorded = _record_best(commands, groups, non_record)
+                    verdict = recorded.verdict
+                    folder = from_home(recorded.folder)
+                    ending.tell(start.summary(groups, folder, verdict.ok), [] if verdict.ok else verdict.mismatches)
+            finally:  # what was measured is told also where no record comes of it
+                if not json_:
+                    show_summary(commands.out, ending.summary, recorded.verdict.mismatches if recorded else ())
         if json_:
             record = recorded and record_json(recorded)
             race_of = {"race": race_json(experiment, groups)} if experiment.race else {}
-            write_json({"name": experiment.name, "groups": groups_json(groups), **race_of, "record": record})
+            document = {"name": experiment.name, "groups": groups_json(groups), **race_of, "record": record}
+            write_json(document | {"summary": ending.summary})
         if failed or (recorded and not recorded.verdict.ok):
             raise typer.Exit(1)
 
 
-def _record_best(commands: Commands, groups: Sequence[GroupResult], non_record: bool, as_json: bool) -> Recorded:
-    """The record of the best honest group, of a race's winner over the fresh seeds; shown unless it goes into a
-    document."""
+@contextlib.contextmanager
+def _ending(commands: Commands, experiment: Experiment, price: float | None) -> Iterator[tuple[Start, Ending]]:
+    """From its beginning to its end the webhook is told of, with what the summary counts from."""
+    start = Start(experiment, commands.wiring.store(), commands.price(price))
+    announcer = commands.wiring.announcer(lambda line: commands.err.print(line, soft_wrap=True))
+    with announced(announcer, experiment.name) as ending:
+        yield start, ending
+
+
+def _record_best(commands: Commands, groups: Sequence[GroupResult], non_record: bool) -> Recorded:
+    """The record of the best honest group, of a race's winner over the fresh seeds."""
     won = next((group for group in groups if group.won), None)
     chosen = (won.confirmed or won) if won else best_honest(groups)
-    recorded = record_group(chosen, groups, commands.wiring, non_record=non_record, tell=commands.err.print)
-    if not as_json:
-        show_record(commands.out, recorded)
-    return recorded
+    return record_group(chosen, groups, commands.wiring, non_record=non_record, tell=commands.err.print)
 
 
 def _add_plan(app: typer.Typer, make: MakeCommands) -> None:

@@ -19,6 +19,7 @@ from service.recording import Recorded, from_home
 from service.results import GroupResult
 from service.spec import RunSpec
 from service.stats import show, spread
+from service.summary import summary_lines
 
 SHOWN_FORECASTS = 9
 """Those that come nearest to their caps."""
@@ -163,6 +164,14 @@ def show_plan(out: Console, plan: ExperimentPlan) -> None:
 def record_json(recorded: Recorded) -> dict[str, Any]:
     """A record for programs: where it is, and its verdict."""
     return {"folder": str(recorded.folder), **recorded.verdict.to_json()}
+
+
+def show_summary(out: Console, summary: Mapping[str, Any], mismatches: Sequence[str] = ()) -> None:
+    """The closing lines of an experiment, and what its record doesn't prove."""
+    for line in summary_lines(summary):
+        out.print(line, soft_wrap=True)
+    for line in mismatches:
+        out.print(f"          {line}", soft_wrap=True)
 
 
 def show_record(out: Console, recorded: Recorded) -> None:

@@ -13,12 +13,14 @@ from service.cli.context import Commands, MakeCommands
 from service.cli.options import Json
 from service.cli.show import write_json
 from service.errors import SpecError
+from service.logs import short
 from service.notes import ExperimentNote, labels_of
 from service.status import status_json
 from service.view import view_of
 
 SHOWN = 20
 """Experiments that people see; programs see all."""
+SHOWN_ERRORS = 5
 
 
 def add_views(app: typer.Typer, make: MakeCommands) -> None:
@@ -119,14 +121,24 @@ def _show_status(commands: Commands, data: Mapping[str, Any]) -> None:
             f"{best['mean_bpb']:.4f}{spread}" if best else "-",
         )
     commands.out.print(table)
+    failed = [(row["name"], one) for row in data["experiments"][:SHOWN] for one in row["errors"]]
+    for name, one in failed[:SHOWN_ERRORS]:
+        where = f" (caddie logs {short(one['key'])})" if one["key"] else ""
+        error = (one["error"].splitlines() or [""])[0]
+        commands.out.print(f"failed: {name}, {one['config']}, seed {one['seed']}: {error}{where}", soft_wrap=True)
+    if len(failed) > SHOWN_ERRORS:
+        commands.out.print(f"and {len(failed) - SHOWN_ERRORS} more that failed: --json lists them all")
     if len(data["experiments"]) > SHOWN:
         commands.out.print(f"and {len(data['experiments']) - SHOWN} older ones: --json lists them all")
     for row in data["running"]:
         seed = "" if row["seed"] is None else f" seed {row['seed']}"
         whose = f" of {row['experiment']}" if row["experiment"] else ""
         age = "" if row["age_s"] is None else f", {since(row['age_s'])}"
-        commands.out.print(f"running: {row['stage']}{seed}{whose}{age}: {row['last_line'] or '...'}", soft_wrap=True)
-    if not data["running"]:
+        said = row["last_line"] or "..."
+        commands.out.print(f"running: {short(row['key'])}{seed}{whose}{age}: {said}", soft_wrap=True)
+    if data["running"]:
+        commands.out.print(f"more: caddie top, caddie logs {short(data['running'][0]['key'])} -f")
+    else:
         commands.out.print("no stage runs now")
 
 

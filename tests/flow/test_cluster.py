@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import json
+import platform
 import re
+import subprocess
+import sys
+
+import pytest
+import ray
 
 from tests.flow.conftest import Head, Place, alive, free_ports, wait_until
 
@@ -40,6 +46,43 @@ def test_a_submitted_job_runs_the_sweep_and_a_stopped_one_leaves_no_gang(head: H
     wait_until("the gang ends", lambda: not any(word in line for line in alive().values() for word in gang), limit_s=20)
     assert "slot-tiny" in head.job(place, "logs", job[0]).stdout
     assert "was stopped" in (status := head.job(place, "status", job[0])).stdout + status.stderr
+
+
+OTHER_RAY = """
+import json, sys
+import ray._common.usage.usage_constants as usage, ray._private.ray_constants as ray_constants
+from ray._raylet import GcsClient
+client = GcsClient(address=sys.argv[1])
+place = {"namespace": ray_constants.KV_NAMESPACE_CLUSTER}
+said = json.loads(client.internal_kv_get(usage.CLUSTER_METADATA_KEY, **place))
+said |= dict(word.split("=") for word in sys.argv[2:])
+client.internal_kv_put(usage.CLUSTER_METADATA_KEY, json.dumps(said).encode(), overwrite=True, **place)
+"""
+"""Has a head say that it runs other versions: what drivers compare theirs with."""
+
+
+@pytest.mark.parametrize("other", [{"ray_version": "2.48.0"}, {"python_version": "3.9.18"}])
+def test_a_cluster_of_another_version_is_refused_with_both(head: Head, place: Place, other: dict[str, str]) -> None:
+    own = {"ray_version": ray.__version__, "python_version": platform.python_version()}
+
+    def say(versions: dict[str, str]) -> None:
+        words = [f"{name}={version}" for name, version in versions.items()]
+        command = [sys.executable, "-c", OTHER_RAY, head.address, *words]
+        subprocess.run(command, env=place.environment | head.environment, check=True, timeout=60)
+
+    say(other)
+    try:
+        refused = place.caddie("run", "tiny", "--seeds", "1", *place.small(), **head.environment)
+    finally:
+        say(own)
+    assert refused.returncode == 1, refused.stdout
+    cluster = own | other
+    assert f"Ray {cluster['ray_version']} on Python {cluster['python_version']}" in refused.stderr
+    assert f"this is Ray {own['ray_version']} on Python {own['python_version']}" in refused.stderr
+    assert head.address in refused.stderr
+    assert f"ray=={cluster['ray_version']}" in refused.stderr
+    assert "Traceback" not in refused.stderr
+    assert place.attempts() == {}
 
 
 def test_a_cluster_that_does_not_answer_is_named(place: Place) -> None:

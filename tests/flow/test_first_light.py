@@ -87,7 +87,14 @@ def test_a_second_run_finds_every_stage_done(done: Done) -> None:
     again = done.place.caddie(*SWEEP, *SPACE, *done.place.small())
     assert again.returncode == 0, again.stderr
     assert "0 to run" in again.stderr
-    assert json.loads(again.stdout) == done.answer
+    answer = json.loads(again.stdout)
+    summary, first = answer.pop("summary"), done.answer["summary"]
+    assert answer == {name: value for name, value in done.answer.items() if name != "summary"}
+    assert (summary["stages"], summary["usd"]) == ({"computed": 0, "cached": 10}, 0.0)
+    assert first["stages"] == {"computed": 10, "cached": 0}
+    assert first["usd"] > 0
+    assert (summary["winner"], summary["vs_base"]) == (first["winner"], first["vs_base"])
+    assert summary["record"] == first["record"]
     assert done.place.attempts() == before
 
 

@@ -6,8 +6,10 @@ import re
 import signal
 import socket
 import sqlite3
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ import pytest
 
 from model.data.shards import Corpus
 from model.stages import Stage
+from service.adapters.notes_fs import NoteFolder
 from service.adapters.store_fs import FolderStore
 from service.cli.app import run_command, script_words
 from service.cli.context import Commands
@@ -238,6 +241,8 @@ HELP = {
     "ui": ["--port", "127.0.0.1", "5000"],
     "sync": ["caddie sync slot-tiny", "--baseline", "--json"],
     "status": ["--json", "Only reads"],
+    "logs": ["caddie logs slot-tiny:train:42 -f", "--follow", "--attempt", "--json"],
+    "top": ["--once", "--json"],
     "record": ["assemble", "verify"],
     "record assemble": ["--out", "--non-record", "--seeds"],
     "record verify": ["exit 1", "--json"],
@@ -600,3 +605,145 @@ def test_a_reused_training_is_in_the_plan_in_the_result_s_keys_and_in_mlflow_and
     refused = caddie("sweep", "rates", "--seeds", "7", "--set", "train.steps=5", "--reuse", old.key)
     assert refused.code == 2
     assert "give --no-record" in refused.err
+
+
+def test_the_closing_lines_say_who_won_what_it_took_and_where_to_look(
+    caddie: Run, finished: FolderStore, small_corpus: Corpus
+) -> None:
+    summary = caddie("sweep", "rates", "--no-record", "--json").json()["summary"]
+    assert (summary["stages"], summary["usd"], summary["record"]) == ({"computed": 0, "cached": 10}, 0, None)
+    lines = caddie("sweep", "rates", "--no-record", "--price", "16").out.splitlines()
+    closing = lines[next(i for i, line in enumerate(lines) if line.startswith("winner")) :]
+    assert len(closing) <= 8
+    assert closing[0].endswith(f"{summary['winner']['score']}, {summary['winner']['config']}")
+    assert [line.split()[0] for line in closing] == ["winner", "vs", "stages", "cost", "MLflow"]
+    assert "at 16 USD a node-hour" in closing[3]
+    run = caddie("run", "small", "--seeds", "7,8", "--json").json()
+    assert run["summary"]["winner"]["n"] == 2
+
+
+def test_a_webhook_is_told_of_a_sweep_and_a_dead_one_changes_nothing(
+    caddie: Run, finished: FolderStore, small_corpus: Corpus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[dict[str, Any]] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            told.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None: ...
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setenv("CADDIE_WEBHOOK_URL", f"http://127.0.0.1:{server.server_port}/secret")
+        answer = caddie("sweep", "rates", "--no-record", "--json")
+        refused = caddie("sweep", "rates", "--json")
+        unreached = caddie("run", "small", "--seeds", "99", "--json")
+        server.shutdown()
+    assert [(one["event"], one["experiment"]) for one in told] == [
+        ("began", "rates-small"),
+        ("finished", "rates-small"),
+        ("began", "rates-small"),
+        ("failed", "rates-small"),
+        ("began", "run-small"),
+        ("failed", "run-small"),
+    ]
+    assert told[1]["mean_bpb"] == answer.json()["summary"]["winner"]["mean_bpb"]
+    assert (refused.code, unreached.code) == (1, 1)
+    assert told[3]["mean_bpb"] == told[1]["mean_bpb"], "the record was refused after it was measured"
+    assert "RAY_ADDRESS is 'nobody'" in told[5]["errors"][0]
+    dead = caddie("sweep", "rates", "--no-record", "--json")
+    assert (dead.code, dead.json()["groups"]) == (0, answer.json()["groups"])
+    lines = [line for line in dead.err.splitlines() if line.startswith("webhook: ")]
+    assert len(lines) == 2, "one when it begins, one when it ends"
+    assert "secret" not in dead.err
+
+
+def test_a_log_is_found_by_what_the_status_prints(
+    caddie: Run, home: Path, finished: FolderStore, small_corpus: Corpus
+) -> None:
+    caddie("sweep", "rates", "--no-record", "--json")
+    train = plan_seed(small(), 7, small_corpus)[0]
+    for what in (train.key, train.key[:12], "rates-small:train:7", "train:7"):
+        answer = caddie("logs", what)
+        assert (answer.code, answer.out) == (0, "train of seed 7\n")
+        assert "attempt 1, done" in answer.err
+    document = caddie("logs", "train:7", "--json").json()
+    assert (document["key"], document["experiment"], document["lines"]) == (
+        train.key,
+        "rates-small",
+        ["train of seed 7"],
+    )
+    assert caddie("logs", "rates-small", "-f").out.startswith(tuple("tps")), "nothing runs: as without -f"
+    slot = plan_seed(small(), 9, small_corpus)[0]
+    attempt = finished.begin(slot.key)
+    (attempt / "log.txt").write_text("step:1/9\n")
+    (attempt / "out").mkdir()
+    failure = {"rank": 1, "error": "ValueError: no", "traceback": "Traceback\n  ValueError: no [red]\n"}
+    (attempt / "out" / "failure.1.json").write_text(json.dumps(failure))
+    with finished.lock(slot.key):
+        assert f"running: {slot.key[:12]}" in caddie("status").out
+        failed = caddie("logs", slot.key[:12])
+    assert failed.out == "step:1/9\nrank 1 failed:\nTraceback\n  ValueError: no [red]\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["nobody"], "'nobody': no log for 'nobody'; there is experiment rates-small"),
+        (["train:7", "--attempt", "3"], "has no attempt 3; there is 1"),
+        (["-f", "--json"], "give it without --json"),
+    ],
+)
+def test_a_log_that_is_not_there_is_refused_with_what_is(
+    caddie: Run, finished: FolderStore, small_corpus: Corpus, words: list[str], message: str
+) -> None:
+    caddie("sweep", "rates", "--no-record", "--json")
+    answer = caddie("logs", *words)
+    assert answer.code == 2
+    assert message in answer.err
+
+
+def test_logs_and_top_before_anything_was_run_make_nothing(caddie: Run, home: Path) -> None:
+    assert "caddie sweep slot" in caddie("logs").err
+    assert "caddie sweep slot" in caddie("top").out
+    assert caddie("top", "--json").json() == {"experiments": [], "running": [], "node_usd_per_hour": 20}
+    assert not home.exists()
+
+
+def test_top_is_plain_where_there_is_no_terminal(
+    caddie: Run, home: Path, finished: FolderStore, small_corpus: Corpus
+) -> None:
+    caddie("sweep", "rates", "--no-record", "--json")
+    notes = NoteFolder(home)
+    (note,) = notes.read()[0]
+    train = plan_seed(small().at({"train.steps": 5}), 7, small_corpus)[0]
+    attempt = finished.begin(train.key)
+    (attempt / "log.txt").write_text("step:50/200 train_loss:4.7470 train_time:16000ms step_avg:3ms\n")
+    with notes.hold(note), finished.lock(train.key):
+        shown = caddie("top").out
+        assert shown == caddie("top", "--once").out
+        (row,) = caddie("top", "--json").json()["running"]
+    assert "\x1b" not in shown
+    assert "rates-small: 6/6 seeds, 10/10 stages" in shown
+    assert all(word in shown for word in (train.key[:12], "50/200", "loss 4.7470"))
+    assert (row["key"], row["step"], row["experiment"]) == (train.key, "50/200", None)
+
+
+def test_leaving_what_only_looks_says_nothing(
+    caddie: Run, home: Path, finished: FolderStore, small_corpus: Corpus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caddie("sweep", "rates", "--no-record", "--json")
+    train = plan_seed(small(), 9, small_corpus)[0]
+    (finished.begin(train.key) / "log.txt").write_text("step:1/9\n")
+
+    def interrupt(_: float) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("service.cli.watching.time.sleep", interrupt)
+    with finished.lock(train.key):
+        answer = caddie("logs", train.key, "-f")
+    assert (answer.code, answer.err) == (130, "")
+    assert answer.out == f"==> {train.key[:12]}, attempt 1\nstep:1/9\n"

@@ -2,6 +2,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
+from service.errors import SpecError
 from service.settings import read_settings
 
 
@@ -38,3 +41,13 @@ def test_an_empty_variable_counts_as_unset() -> None:
 def test_a_relative_home_and_a_tilde_become_absolute() -> None:
     assert read_settings({"CADDIE_HOME": "here"}).home == Path.cwd().resolve() / "here"
     assert read_settings({"CADDIE_HOME": "~/there"}).home == Path.home().resolve() / "there"
+
+
+def test_a_webhook_is_an_http_address_and_a_wrong_one_is_not_shown() -> None:
+    assert read_settings({}).webhook_url is None
+    url = "https://hooks.example.org/services/secret"
+    assert read_settings({"CADDIE_WEBHOOK_URL": url}).webhook_url == url
+    for wrong in ("file:///etc/secret", "hooks.example.org/secret", "https://"):
+        with pytest.raises(SpecError, match="CADDIE_WEBHOOK_URL is no address") as refused:
+            read_settings({"CADDIE_WEBHOOK_URL": wrong})
+        assert "secret" not in str(refused.value)

@@ -13,8 +13,9 @@ from model.stages import Stage
 from service.adapters.store_fs import FolderStore
 from service.experiment import Experiment, contend
 from service.notes import ExperimentNote, note_of
+from service.progress import last_line
 from service.spec import RunSpec
-from service.status import last_line, status_json
+from service.status import status_json
 
 SEEDS = (7, 8)
 NOW = 5000.0
@@ -82,7 +83,10 @@ def test_a_state_is_what_can_still_come_of_it(
     assert only(note, store, alive=True)["state"] == "running"
     assert only(note, store)["state"] == "interrupted"
     assert only(failed, store)["state"] == "failed"
-    assert only(failed, store)["errors"] == [{"config": "lr=0.5", "seed": 7, "error": "NaN at step 3"}]
+    assert only(failed, store)["errors"] == [{"config": "lr=0.5", "seed": 7, "error": "NaN at step 3", "key": None}]
+    tried = experiment.contenders[1].plans[7][0].key
+    store.begin(tried)
+    assert only(failed, store)["errors"][0]["key"] == tried
     finish_all(experiment, store, finish, 0, val_bpb=2.0)
     assert only(stopped, store)["state"] == "done"
     finish_all(experiment, store, finish, 1, val_bpb=1.5)

@@ -18,8 +18,10 @@ from model.stages import Stage
 from model.train import TrainConfig, fit
 from service.adapters.store_fs import FolderStore
 from service.experiment import Experiment, contend
+from service.history import START_S
+from service.progress import score_progress, step_progress
 from service.spec import RunSpec
-from service.watch import START_S, Board, clock, now_line, score_progress, step_progress, table, watch
+from service.watch import Board, clock, now_line, table, watch
 from sweeps.spaces import SWEEPS
 
 SEEDS = (42, 1337, 2024)
