@@ -14,6 +14,7 @@ from model.overlay import field_at, parse_value
 from model.stages import Stage
 from service.errors import CaddieError, SpecError
 from service.overview import flat_params
+from service.space import Search
 from service.spec import Budget, GangShape, RunSpec, SweepSpec, parse_changes, parse_seeds, slug
 from sweeps.recipes.tiny import tiny
 
@@ -320,18 +321,13 @@ def test_a_further_trial_is_checked_like_the_others(spec: RunSpec) -> None:
 def test_drawn_trials_are_a_part_of_the_product_and_the_same_ones_each_time() -> None:
     space = {"score.slot.lr": (0.1, 0.2, 0.3), "score.slot.steps": (1, 2, 3, 4)}
     whole = SweepSpec(name="s", recipe="r", space=space).grid()
-    drawn = SweepSpec(name="s", recipe="r", space=space, draw=5).grid()
+    drawn = SweepSpec(name="s", recipe="r", space=space, search=Search(how="random", trials=5)).grid()
     assert len(drawn) == 5
     assert [point for point in whole if point in drawn] == drawn, "in the order of the product, none twice"
-    assert drawn == SweepSpec(name="another", recipe="r", space=space, draw=5).grid()
-    assert SweepSpec(name="s", recipe="r", space=space, draw=99).grid() == whole
+    assert drawn == SweepSpec(name="another", recipe="r", space=space, search=Search(how="random", trials=5)).grid()
+    assert SweepSpec(name="s", recipe="r", space=space, search=Search(how="random", trials=99)).grid() == whole
 
 
 def test_a_draw_from_a_huge_product_does_not_write_it_out() -> None:
     space = {f"axis{i}": tuple(range(1000)) for i in range(5)}
-    assert len(SweepSpec(name="s", recipe="r", space=space, draw=3).grid()) == 3
-
-
-def test_a_negative_draw_is_refused(spec: RunSpec) -> None:
-    with pytest.raises(SpecError, match="draw must be 0 or more, got -1"):
-        SweepSpec(name="s", recipe="r", space={"score.slot.lr": (0.1,)}, draw=-1).check(spec)
+    assert len(SweepSpec(name="s", recipe="r", space=space, search=Search(how="random", trials=3)).grid()) == 3
