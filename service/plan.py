@@ -162,7 +162,8 @@ class ExperimentPlan:
     def _cost(self, configs: int, seeds: int) -> float:
         chosen = self.experiment.seeds[:seeds]
         keys = {p.key for c in self.experiment.contenders[:configs] for seed in chosen for p in c.plans[seed]}
-        later = self.later if configs == len(self.experiment.contenders) else 0.0
+        known = configs == len(self.experiment.contenders)
+        later = self.later * seeds / len(self.experiment.seeds) if known else 0.0
         confirming = sum(row.gpu_hours for row in self.rows.values() if row.confirms)
         # A race has dropped stages that are no rows any more.
         return sum(self.rows[key].gpu_hours for key in keys if key in self.rows) + later + confirming

@@ -69,10 +69,12 @@ class Range:
 
     def fit(self, value: float) -> float:
         """The number of this range that ``value``, which lies in it, stands for."""
+        if self.step is not None:
+            value = float(f"{self.low + round((value - self.low) / self.step) * self.step:.10g}")
         if self.whole:
             return round(value)
         if self.step is not None:
-            return float(f"{self.low + round((value - self.low) / self.step) * self.step:.10g}")
+            return value
         return min(max(float(f"{value:.{DIGITS}g}"), float(self.low)), float(self.high))
 
     def holds(self, value: Any) -> bool:
@@ -119,7 +121,7 @@ class Search:
         if self.how == "grid" and self.trials:
             raise SpecError(f"{self.trials} trials of a grid: it has as many as its axes give; take random or tpe")
         if self.how != "grid" and self.trials < 1:
-            raise SpecError(f"search {self.how} needs to know how many trials, 1 or more, got {self.trials}")
+            raise SpecError(f"say how many trials {self.how} takes with --trials N, 1 or more; got {self.trials}")
         if self.at_once < 1:
             raise SpecError(f"search.at_once must be 1 or more, got {self.at_once}")
 
