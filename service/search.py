@@ -129,7 +129,8 @@ def run_search(
                 _run(experiment.name, groups[tried:], base=tried == 0, engine=engine)
                 groups[tried:] = [lookup(one, store) for one in rounds.experiment.contenders[tried:]]
                 tried = len(groups)
-                if not (why := _ends(rounds, groups, engine)):
+                why = _ends(rounds, groups, engine)
+                if rounds.newest and not why:
                     rounds.tell(groups)
                     _tell_round(rounds, tell)
                     show(rounds.experiment)

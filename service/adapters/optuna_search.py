@@ -13,8 +13,9 @@ from ray.tune.search.optuna import OptunaSearch
 
 from service.space import Range, Space
 
-STARTUP_TRIALS = 8
-"""Trials by chance before the estimator has a say; Optuna's own 10 would be most of a sweep of 16."""
+SETTINGS: dict[str, Any] = {"n_startup_trials": 10, "multivariate": True, "constant_liar": True}
+"""Optuna's own by now, written out because other ones would propose other trials: ten by chance at first, axes looked
+at together, and what is under way counts as bad, so that a round spreads out."""
 METRIC = "val_bpb"
 
 
@@ -29,13 +30,13 @@ class OptunaSampler:
             space={path: _distribution(axis) for path, axis in space.items()},
             metric=METRIC,
             mode="min",
-            sampler=optuna.samplers.TPESampler(seed=seed, n_startup_trials=STARTUP_TRIALS, constant_liar=True),
+            sampler=optuna.samplers.TPESampler(seed=seed, **SETTINGS),
             points_to_evaluate=[self._encoded(first)] if first else None,
         )
         self._asked = self._told = 0
 
     def ask(self) -> dict[str, Any]:
-        """The next overlay; those that were asked for and not told yet count as bad, so that a round spreads out."""
+        """The next overlay, as the port says."""
         found = self._search.suggest(str(self._asked))
         self._asked += 1
         return {p: axis.fit(found[p]) if isinstance(axis, Range) else axis[found[p]] for p, axis in self.space.items()}
