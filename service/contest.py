@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 
 from service.experiment import Contender, Experiment, lookup, with_errors
 from service.ports import Engine, EngineFactory, StageStore
-from service.racing import Racer, Standing, standing
+from service.racing import Racer, Standing, Stop, standing
 from service.results import GroupResult, SeedStatus
 
 
@@ -74,8 +74,8 @@ def run_race(
     is missing. ``watching`` is entered while stages run, with another experiment for the fresh seeds.
     """
     groups = [lookup(contender, store) for contender in experiment.contenders]
-    final = _final(experiment, groups)
-    if final is not None and (final[1] is None or _whole(lookup(final[1], store))):
+    decided = final(experiment, groups)
+    if decided is not None and (decided[1] is None or _whole(lookup(decided[1], store))):
         return _marked(experiment, groups, store, None)
     with engine_factory() as engine:
         engine.check(experiment.base.spec.gang)
@@ -86,9 +86,9 @@ def run_race(
                 for i in {i for i, _ in asks}:
                     groups[i] = lookup(experiment.contenders[i], store)
                 failed |= {i for i, seed in asks if groups[i].seeds[seed].status is not SeedStatus.DONE}
-        final = _final(experiment, groups, failed)
-        if final is not None and final[1] is not None:
-            fresh = final[1]
+        decided = final(experiment, groups, failed)
+        if decided is not None and decided[1] is not None:
+            fresh = decided[1]
             again = Experiment(name=f"{experiment.name}-confirm", seeds=tuple(fresh.plans), contenders=(fresh,))
             missing = [r.plan for r in lookup(fresh, store).seeds.values() if r.status is not SeedStatus.DONE]
             with watching(again):
@@ -108,11 +108,19 @@ def _round(experiment: Experiment, asks: Sequence[tuple[int, int]], engine: Engi
     engine.wait(handles)
 
 
+def out_of_race(
+    experiment: Experiment, groups: Sequence[GroupResult], failed: Collection[int] = frozenset()
+) -> dict[int, Stop]:
+    """The contenders that the race of ``experiment`` has stopped, by their places."""
+    standings = heats(experiment, groups, failed)
+    return {heat.who[place]: stop for heat in standings for place, stop in heat.stands.stopped.items()}
+
+
 def _whole(group: GroupResult) -> bool:
     return len(group.done) == len(group.seeds)
 
 
-def _final(
+def final(
     experiment: Experiment, groups: Sequence[GroupResult], failed: Collection[int] = frozenset()
 ) -> tuple[int, Contender | None] | None:
     """The winner and what confirms it; None while the race goes on, or when nobody has all seeds."""
@@ -135,16 +143,15 @@ def _marked(
 ) -> tuple[GroupResult, ...]:
     """``groups`` with what the race says of them."""
     marked = list(groups)
-    for heat in heats(experiment, groups, failed):
-        for place, stop in heat.stands.stopped.items():
-            group = groups[heat.who[place]]
-            if not _whole(group):
-                seeds = {seed: replace(result, stopped=True) for seed, result in group.seeds.items()}
-                why = f"after {stop.after} of {len(group.seeds)} seeds: {stop.because}"
-                marked[heat.who[place]] = replace(group, seeds=seeds, stopped=why)
-    final = _final(experiment, groups, failed)
-    if final is not None:
-        winner, fresh = final
+    for i, stop in out_of_race(experiment, groups, failed).items():
+        group = groups[i]
+        if not _whole(group):
+            seeds = {seed: replace(result, stopped=True) for seed, result in group.seeds.items()}
+            why = f"after {stop.after} of {len(group.seeds)} seeds: {stop.because}"
+            marked[i] = replace(group, seeds=seeds, stopped=why)
+    decided = final(experiment, groups, failed)
+    if decided is not None:
+        winner, fresh = decided
         confirmed = lookup(fresh, store) if fresh else None
         if confirmed and engine:
             confirmed = with_errors(confirmed, engine)

@@ -14,7 +14,7 @@ from typing import Any
 from model.data.shards import Corpus
 from model.stages import Stage
 from service.errors import CaddieError
-from service.ports import Engine, EngineFactory, Plan, StageStore
+from service.ports import Engine, EngineFactory, Plan, Sampler, StageStore
 from service.racing import Racing
 from service.results import GroupResult, SeedResult, SeedStatus
 from service.spec import RunSpec
@@ -41,6 +41,24 @@ class Race:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Sampling:
+    """Contenders that are proposed from the results of those before them; :mod:`service.search` carries it out."""
+
+    trials: int
+    """How many are proposed in all, at most."""
+    at_once: int
+    """How many in a round."""
+    given: int
+    """Contenders that were there before any was proposed."""
+    digest: str
+    """Of the space and all else that decides what is proposed."""
+    sampler: Callable[[], Sampler]
+    """A fresh one, which was asked and told nothing."""
+    contend: Callable[[Mapping[str, Any]], Contender]
+    """A proposal as a contender; a SpecError where it doesn't fit the base."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Experiment:
     """What is to be known: contenders over the same seeds."""
 
@@ -51,10 +69,17 @@ class Experiment:
     """Whether the contenders after the base are trials of the search library."""
     race: Race | None = None
     """None: every contender gets every seed."""
+    sampling: Sampling | None = None
+    """None: all contenders are known from the beginning."""
 
     @property
     def base(self) -> Contender:
         return self.contenders[0]
+
+    @property
+    def to_propose(self) -> int:
+        """Contenders that aren't known yet."""
+        return self.sampling.trials - (len(self.contenders) - self.sampling.given) if self.sampling else 0
 
     @property
     def stages(self) -> dict[str, tuple[Stage, int]]:

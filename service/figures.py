@@ -105,7 +105,8 @@ def draw_seeds(name: str, rows: Sequence[Row]) -> bytes:
 
 
 def numeric_axes(rows: Sequence[Row]) -> tuple[str, str] | None:
-    """The two paths that the trials vary, where they are exactly two and numbers; the one with fewer values first."""
+    """The two paths that the trials vary, where they are exactly two and numbers, and half of the cells that they span
+    or more have a trial; the one with fewer values first."""
     trials = [row for row in rows if row.overlay]
     paths = sorted({path for row in trials for path in row.overlay})
     if len(paths) != 2 or any(len(row.overlay) != 2 for row in trials):
@@ -114,6 +115,9 @@ def numeric_axes(rows: Sequence[Row]) -> tuple[str, str] | None:
     whole = all(_is_number(row.overlay[path]) for row in trials for path in paths)
     if not whole or min(len(found) for found in values.values()) < 2:
         return None
+    cells = {tuple(row.overlay[path] for path in paths) for row in trials}
+    if 2 * len(cells) < math.prod(map(len, values.values())):
+        return None  # numbers out of ranges: nearly every cell would be empty
     rows_path, columns_path = sorted(paths, key=lambda path: (len(values[path]), path))
     return rows_path, columns_path
 

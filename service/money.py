@@ -71,6 +71,8 @@ class Ledger:
     """GPU-hours."""
     expected: Mapping[str, float] = field(default_factory=dict)
     """Stage key -> GPU-hours that the plan expects."""
+    typical: Mapping[str, float] = field(default_factory=dict)
+    """Kind of stage -> GPU-hours, of stages that the plan doesn't know yet."""
     price: Price = Price()
     spent: float = 0.0
     """GPU-hours settled."""

@@ -93,12 +93,24 @@ def note_of(experiment: Experiment, *, git_sha: str, git_dirty: bool, started_s:
     configs = tuple(_config(c.spec, c.overlay, c.headline, c.plans) for c in experiment.contenders)
     return ExperimentNote(
         name=experiment.name,
-        id=digest([experiment.name, [config.key for config in configs]], 12),
+        id=digest([experiment.name, *_asked_for(experiment, configs)], 12),
         started_s=started_s,
         git_sha=git_sha,
         git_dirty=git_dirty,
         configs=configs,
     )
+
+
+def _asked_for(experiment: Experiment, configs: Sequence[ConfigNote]) -> list[Any]:
+    """What was known before anything ran; contenders that are proposed follow from it."""
+    keys, sampling = [config.key for config in configs], experiment.sampling
+    return [keys] if sampling is None else [keys[: sampling.given], sampling.digest]
+
+
+def grown(note: ExperimentNote, experiment: Experiment) -> ExperimentNote:
+    """``note`` with the contenders that were proposed since."""
+    new = (_config(c.spec, c.overlay, c.headline, c.plans) for c in experiment.contenders[len(note.configs) :])
+    return replace(note, configs=(*note.configs, *new))
 
 
 def ended(note: ExperimentNote, groups: Iterable[GroupResult]) -> ExperimentNote:

@@ -5,16 +5,17 @@ from __future__ import annotations
 
 import contextlib
 import gc
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from model.report import StageReport
 from model.stages import Stage
+from service.contest import final, out_of_race
 from service.errors import SpecError
 from service.estimate import Expected, Forecast, Recipes, Times, forecasts
-from service.experiment import Experiment
+from service.experiment import Contender, Experiment, lookup
 from service.history import Finished
 from service.money import Ledger, Price, gpu_hours
 from service.nearest import Nearest, Settings, Words
@@ -38,6 +39,8 @@ class Row:
     """Key of the finished stage it was compared with."""
     expected: Expected | None = None
     """None when it is there."""
+    confirms: bool = False
+    """Whether it is run only to measure a race's winner again."""
 
     @property
     def gpu_hours(self) -> float:
@@ -58,6 +61,7 @@ class Row:
             "gpu_hours": self.gpu_hours,
             "expected_s": expected.seconds if expected else None,
             "measured": expected.measured if expected else None,
+            "confirms": self.confirms,
         }
         return row | ({"stands_for": planned.stands_for} if planned.stands_for else {})
 
@@ -71,6 +75,17 @@ class ExperimentPlan:
     """By key, in the order in which stages can run."""
     price: Price
     forecasts: Sequence[Forecast]
+    confirming: Mapping[str, float] = field(default_factory=dict)
+    """Stage key -> GPU-hours of whoever may be confirmed; the costliest one's stages are rows."""
+    typical: Mapping[str, float] = field(default_factory=dict)
+    """Kind of stage -> GPU-hours of one, on the average of the trials that are known; of trials that aren't."""
+    each: float = 0.0
+    """GPU-hours of a trial that isn't known yet: as the known ones take on the average, beside the base's stages."""
+
+    @property
+    def later(self) -> float:
+        """GPU-hours of the trials that aren't known yet."""
+        return self.experiment.to_propose * self.each
 
     @property
     def to_run(self) -> list[Row]:
@@ -88,7 +103,8 @@ class ExperimentPlan:
 
     @property
     def gpu_hours(self) -> float:
-        return sum(row.gpu_hours for row in self.rows.values())
+        """Of the rows, and of trials that aren't known yet."""
+        return sum(row.gpu_hours for row in self.rows.values()) + self.later
 
     def ledger(self, limit: float) -> Ledger:
         """A ledger of ``limit`` GPU-hours that reserves what this plan expects.
@@ -103,7 +119,7 @@ class ExperimentPlan:
                 f"{self._what_fits(limit)}"
             )
         expected = {key: row.gpu_hours for key, row in self.rows.items() if not row.cached}
-        return Ledger(limit=limit, expected=expected, price=self.price)
+        return Ledger(limit=limit, expected={**self.confirming, **expected}, typical=self.typical, price=self.price)
 
     def to_json(self) -> dict[str, Any]:
         """For programs."""
@@ -119,6 +135,8 @@ class ExperimentPlan:
             "usd": self.price.usd(self.gpu_hours),
             "node_usd_per_hour": self.price.node_usd_per_hour,
             "by_caps": self.by_caps,
+            "confirming": sum(row.confirms for row in self.rows.values()),
+            "not_proposed_yet": {"trials": self.experiment.to_propose, "gpu_hours": self.later},
             "forecasts": [forecast.to_json() for forecast in self.forecasts],
             "stages": [row.to_json() for row in self.rows.values()],
         }
@@ -132,14 +150,23 @@ class ExperimentPlan:
             found.append(f"--seeds {listed} ({self.price.show(self._cost(len(experiment.contenders), seeds))})")
         every = len(experiment.seeds)
         configs = _longest(experiment.contenders, limit, lambda part: self._cost(part, every))
-        if configs:
+        if experiment.sampling:
+            first = experiment.sampling.given
+            fit = int((limit - self._cost(first, every)) / self.each) if self.each else 0
+            if fit > 0:
+                found.append(f"--trials {fit} ({self.price.show(self._cost(first, every) + fit * self.each)})")
+        elif configs:
             found.append(f"the first {configs} configs ({self.price.show(self._cost(configs, every))})")
         return f"it pays {' or '.join(found)}" if found else "it doesn't pay one seed or one config"
 
     def _cost(self, configs: int, seeds: int) -> float:
         chosen = self.experiment.seeds[:seeds]
         keys = {p.key for c in self.experiment.contenders[:configs] for seed in chosen for p in c.plans[seed]}
-        return sum(self.rows[key].gpu_hours for key in keys)
+        known = configs == len(self.experiment.contenders)
+        later = self.later * seeds / len(self.experiment.seeds) if known else 0.0
+        confirming = sum(row.gpu_hours for row in self.rows.values() if row.confirms)
+        # A race has dropped stages that are no rows any more.
+        return sum(self.rows[key].gpu_hours for key in keys if key in self.rows) + later + confirming
 
 
 def plan_experiment(
@@ -151,32 +178,83 @@ def plan_experiment(
     """The plan of an experiment. ``code_bytes`` are what the code of its record takes of the artifact's cap."""
     users: Counter[str] = Counter()
     stages: dict[str, PlannedStage] = {}
-    for contender in experiment.contenders:
-        for plan in contender.plans.values():
-            for planned in plan:
-                users[planned.key] += 1
-                stages[planned.key] = planned
+    contenders, may_win = _who_runs(experiment, store)
+    for contender in contenders:
+        for planned in _stages(contender):
+            users[planned.key] += 1
+            stages[planned.key] = planned
+    again = {planned.key: planned for contender in may_win for planned in _stages(contender)}
     published = store.published()
-    reports = {key: store.find(key) if key in published else None for key in stages}
-    kinds = {planned.stage: None for planned in stages.values()}
+    reports = {key: store.find(key) if key in published else None for key in {**stages, **again}}
+    kinds = {planned.stage: None for planned in (*stages.values(), *again.values())}
     history = {kind: store.newest(kind, LOOKED_AT) for kind in kinds}
     newest = [one for found in history.values() for one in found]
     times = Times(newest)
     times.launch(planned for key, planned in stages.items() if reports[key] is None)
-    reasons = Reasons(stages, reports, history, store)
+
+    def hours(planned: PlannedStage) -> float:
+        return gpu_hours(planned.gang, times.of(planned).seconds)
+
+    confirming = {key: hours(planned) for key, planned in again.items() if key not in stages and reports[key] is None}
+    costliest = max(may_win, key=lambda one: sum(confirming.get(p.key, 0.0) for p in _stages(one)), default=None)
+    fresh = {planned.key for planned in _stages(costliest)} - stages.keys() if costliest else set()
+    users.update(fresh)
+    reasons = Reasons({**stages, **again}, reports, history, store)
     rows = {}
-    for key, planned in stages.items():
+    for key, planned in {**stages, **{key: again[key] for key in again if key in fresh}}.items():
         because, nearest = reasons.of(planned)
         rows[key] = Row(
             planned=planned,
             users=users[key],
             cached=reports[key] is not None,
-            because=because,
+            because=f"confirms the winner on a fresh seed: {because}" if key in fresh else because,
             nearest=nearest,
             expected=times.of(planned) if reports[key] is None else None,
+            confirms=key in fresh,
         )
     held = forecasts(experiment, Recipes(newest, store), code_bytes or (lambda: 0)) if newest else []
-    return ExperimentPlan(experiment=experiment, rows=rows, price=price or Price(), forecasts=held)
+    typical, each = _typical(experiment, hours)
+    return ExperimentPlan(
+        experiment=experiment,
+        rows=rows,
+        price=price or Price(),
+        forecasts=held,
+        confirming=confirming,
+        typical=typical,
+        each=each,
+    )
+
+
+def _stages(contender: Contender) -> Iterator[PlannedStage]:
+    return (planned for plan in contender.plans.values() for planned in plan)
+
+
+def _who_runs(experiment: Experiment, store: StageStore) -> tuple[Sequence[Contender], Sequence[Contender]]:
+    """The contenders that run, and those that may be confirmed; without those that a race has stopped already."""
+    if experiment.race is None:
+        return experiment.contenders, ()
+    groups = [lookup(contender, store) for contender in experiment.contenders]
+    stopped, decided = out_of_race(experiment, groups), final(experiment, groups)
+    left = [one for i, one in enumerate(experiment.contenders) if i not in stopped]
+    if decided is not None:
+        return left, [decided[1]] if decided[1] else []
+    return left, [one for i, one in enumerate(experiment.race.fresh) if i not in stopped]
+
+
+def _typical(experiment: Experiment, hours: Callable[[PlannedStage], float]) -> tuple[dict[str, float], float]:
+    """GPU-hours of a stage by its kind, and of a whole trial, as those take that have been proposed; what they share
+    with contenders that were given costs a trial nothing."""
+    sampling = experiment.sampling
+    proposed = experiment.contenders[sampling.given :] if sampling else ()
+    if not sampling or not proposed:
+        return {}, 0.0
+    given = {planned.key for contender in experiment.contenders[: sampling.given] for planned in _stages(contender)}
+    found = {planned.key: planned for contender in proposed for planned in _stages(contender)}
+    kinds: dict[str, list[float]] = defaultdict(list)
+    for planned in found.values():
+        kinds[str(planned.stage)].append(hours(planned))
+    own = sum(hours(planned) for key, planned in found.items() if key not in given)
+    return {kind: sum(each) / len(each) for kind, each in kinds.items()}, own / len(proposed)
 
 
 class Reasons:

@@ -79,6 +79,17 @@ class Engine(Protocol):
         """Run each trial's seeds under the search library; a failed seed ends its own trial only."""
 
 
+class Sampler(Protocol):
+    """Proposes overlays of a space. Two of the same space that are asked and told alike propose alike."""
+
+    def ask(self) -> dict[str, Any]:
+        """Another overlay; one that was proposed before may come again."""
+
+    def tell(self, values: Sequence[float | None]) -> None:
+        """What came of all that was asked since the last time, in the order of asking: what is made small, or None
+        where it failed."""
+
+
 class Tracker(Protocol):
     """The view for people: experiments, configs, seeds."""
 

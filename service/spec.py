@@ -6,8 +6,6 @@ frozen dataclasses, so that ``service`` needs no torch.
 
 from __future__ import annotations
 
-import math
-import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any, Literal
@@ -18,6 +16,7 @@ from model.stages import Stage
 from service.errors import SpecError
 from service.overlays import Overlays
 from service.racing import Racing
+from service.space import Range, Search, Space, corners, parse_axis, points
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -115,10 +114,10 @@ class SweepSpec:
 
     name: str
     recipe: str
-    space: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
-    """Dotted path -> values; the trials are their product."""
-    draw: int = 0
-    """Above 0: only so many trials, drawn from the product without repeats; the same ones each time."""
+    space: Space = field(default_factory=dict)
+    """Dotted path -> values, or a range of them."""
+    search: Search = Search()
+    """How the trials are taken from ``space``: their product unless it says otherwise."""
     also: tuple[tuple[Stage, Mapping[str, Any]], ...] = ()
     """Further trials: an overlay, and the scoring stage that judges it."""
     objective: Stage = Stage.SLOT
@@ -128,69 +127,85 @@ class SweepSpec:
     """How the trials race over the seeds; None: every trial gets every seed."""
 
     def with_axes(self, words: Sequence[str]) -> SweepSpec:
-        """This sweep with axes replaced or added, each ``PATH=V1,V2,...``.
+        """This sweep with axes replaced or added, each as :func:`service.space.parse_axis` reads it.
 
         Raises:
-            SpecError: a word without ``=`` or without values, or a value given twice.
+            SpecError: as there.
         """
-        space = dict(self.space)
-        for word in words:
-            path, equals, text = word.partition("=")
-            values = tuple(parse_value(part) for part in text.split(",") if part)
-            if not equals or not path or not values:
-                raise SpecError(f"--space {word!r}: write it as PATH=V1,V2,..., e.g. score.slot.lr=0.004,0.012")
-            if len(set(values)) < len(values):
-                raise SpecError(f"--space {word!r}: a value is given twice")
-            space[path] = values
-        return replace(self, space=space)
+        return replace(self, space={**self.space, **dict(map(parse_axis, words))})
+
+    def with_search(self, how: str | None, trials: int | None) -> SweepSpec:
+        """This sweep searched in another way, or with another number of trials; None leaves either.
+
+        Raises:
+            SpecError: there is no such way, or the number doesn't go with it.
+        """
+        if how is None and trials is None:
+            return self
+        kind: Any = self.search.how if how is None else how
+        count = 0 if kind == "grid" and trials is None else self.search.trials if trials is None else trials
+        try:
+            return replace(self, search=replace(self.search, how=kind, trials=count))
+        except SpecError as error:
+            words = f"{'' if how is None else f' --search {how}'}{'' if trials is None else f' --trials {trials}'}"
+            raise SpecError(f"{words[1:]}: {error}") from error
 
     def trials(self) -> list[tuple[Stage, dict[str, Any]]]:
-        """Every trial as the stage that judges it and its overlay: the product in order, then the further ones."""
+        """Every trial that is known before anything has run, as the stage that judges it and its overlay: those of the
+        axes in order, then the further ones."""
         return [(self.objective, changes) for changes in self.grid()] + [(stage, {**part}) for stage, part in self.also]
 
     def grid(self) -> list[dict[str, Any]]:
-        """The overlays of the product, or the drawn ones among them, in order; none without axes."""
-        points = math.prod(len(values) for values in self.space.values()) if self.space else 0
-        # Drawn by number, so that a huge product is never written out; seeded by the axes and nothing else.
-        drawn = (
-            sorted(random.Random(repr(self.space)).sample(range(points), self.draw)) if 0 < self.draw < points else ()
-        )
-        return [self._point(number) for number in drawn or range(points)]
+        """The overlays of the axes that are known before anything has run; see :func:`service.space.points`."""
+        return points(self.space, self.search)
 
-    def _point(self, number: int) -> dict[str, Any]:
-        """One overlay of the product, by its place in it; the last axis runs fastest."""
-        point = {}
-        for path, values in reversed(list(self.space.items())):
-            number, place = divmod(number, len(values))
-            point[path] = values[place]
-        return dict(reversed(list(point.items())))
+    def own_point(self, base: RunSpec) -> dict[str, Any] | None:
+        """The values that ``base`` itself has on the axes; None where one of them isn't tried."""
+        found = {}
+        for path, axis in self.space.items():
+            try:
+                value = field_at(base if path.split(".")[0] in OWN else base.config, path)
+            except ValueError:  # an axis of a part that another axis turns on
+                return None
+            if not (axis.holds(value) if isinstance(axis, Range) else value in axis):
+                return None
+            found[path] = value if isinstance(axis, Range) else axis[axis.index(value)]
+        return found
 
     def check(self, base: RunSpec) -> None:
         """Refuse a space that doesn't fit ``base`` before anything runs.
 
         Raises:
-            SpecError: an unknown path, an empty axis, a value that doesn't fit, an objective that is off.
+            SpecError: an unknown path, an empty axis, a value that doesn't fit, an objective that is off, a seed twice,
+                a range in a grid.
         """
         self.specs(base)
 
     def specs(self, base: RunSpec) -> list[tuple[Stage, dict[str, Any], RunSpec]]:
-        """Every trial as the stage that judges it, its overlay, and ``base`` with that.
+        """Every known trial as the stage that judges it, its overlay, and ``base`` with that. Of those that are
+        proposed later the ends of the space are checked.
 
         Raises:
             SpecError: as :meth:`check`.
         """
-        if self.draw < 0:
-            raise SpecError(f"sweep {self.name}: draw must be 0 or more, got {self.draw}")
         for path, values in self.space.items():
             if not values:
                 raise SpecError(f"sweep {self.name}: {path} has no values")
+        twice = sorted({seed for seed in self.seeds if self.seeds.count(seed) > 1})
+        if twice or not self.seeds:
+            wrong = f"seed {twice[0]} is given twice" if twice else "it has no seeds"
+            raise SpecError(f"sweep {self.name}: {wrong}; a repeat is no new evidence")
         trials = self.trials()
-        if not trials:
+        proposed = self.search.how == "tpe" and bool(self.space)
+        if not trials and not proposed:
             raise SpecError(f"sweep {self.name} has no trials: give it an axis with --space PATH=V1,V2,...")
-        for stage in dict.fromkeys((Stage.SLIDING, *(stage for stage, _ in trials))):
+        judges = (Stage.SLIDING, *([self.objective] if proposed else []), *(stage for stage, _ in trials))
+        for stage in dict.fromkeys(judges):
             if stage not in base.scores:
                 raise SpecError(f"sweep {self.name}: {stage} is off in recipe {self.recipe}")
         overlays = Overlays(base)
+        for changes in corners(self.space) if proposed else ():
+            overlays.at(changes)
         return [(stage, changes, overlays.at(changes)) for stage, changes in trials]
 
 
@@ -211,8 +226,8 @@ def parse_changes(words: Sequence[str]) -> dict[str, Any]:
     return changes
 
 
-def parse_seeds(text: str) -> tuple[int, ...]:
-    """``"42,1337,2024"`` as seeds.
+def parse_seeds(text: str, option: str = "--seeds") -> tuple[int, ...]:
+    """``"42,1337,2024"`` as seeds; ``option`` is what a message calls them.
 
     Raises:
         SpecError: not whole numbers of 0 or more, none at all, or one twice.
@@ -220,12 +235,12 @@ def parse_seeds(text: str) -> tuple[int, ...]:
     try:
         seeds = tuple(int(word) for word in text.split(","))
     except ValueError:
-        raise SpecError(f"--seeds {text!r}: write whole numbers with commas, e.g. 42,1337,2024") from None
+        raise SpecError(f"{option} {text!r}: write whole numbers with commas, e.g. 42,1337,2024") from None
     if any(seed < 0 or seed >= 2**63 for seed in seeds):
-        raise SpecError(f"--seeds {text!r}: a seed is from 0 to 2^63 - 1")
+        raise SpecError(f"{option} {text!r}: a seed is from 0 to 2^63 - 1")
     twice = sorted({seed for seed in seeds if seeds.count(seed) > 1})
     if twice:
-        raise SpecError(f"--seeds {text!r}: {twice[0]} is given twice, and a repeat is no new evidence")
+        raise SpecError(f"{option} {text!r}: {twice[0]} is given twice, and a repeat is no new evidence")
     return seeds
 
 

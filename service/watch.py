@@ -5,9 +5,10 @@ from __future__ import annotations
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -16,10 +17,12 @@ from rich.text import Text
 
 from model.report import StageReport
 from model.stages import Stage
+from service.contest import out_of_race
 from service.experiment import Contender, Experiment
 from service.history import START_S
 from service.ports import StageStore
 from service.progress import score_progress, step_progress
+from service.results import GroupResult, SeedResult
 from service.spec import slug
 from service.stats import Sample, spread
 
@@ -36,6 +39,7 @@ class Board:
         self.reports: dict[str, StageReport] = {}
         self.fresh: set[str] = set()
         self.running: Mapping[str, Path] = {}
+        self._expected: tuple[Any, dict[str, tuple[Stage, int]]] = (None, {})
         self.started = time.monotonic()
         self.refresh()
         self.fresh.clear()
@@ -53,6 +57,32 @@ class Board:
         self.running = {key: log for key, log in self.store.running().items() if key in self.experiment.stages}
         return new
 
+    def show(self, experiment: Experiment) -> None:
+        """Go on with ``experiment``, which has more contenders now."""
+        self.experiment = experiment
+
+    @property
+    def expected(self) -> dict[str, tuple[Stage, int]]:
+        """The stages that are done or will be run: without those of whom a race has stopped."""
+        experiment = self.experiment
+        if experiment.race is None:
+            return experiment.stages
+        if self._expected[0] != len(self.reports):
+            stopped = out_of_race(experiment, [self._group(contender) for contender in experiment.contenders])
+            left = [one for i, one in enumerate(experiment.contenders) if i not in stopped]
+            wanted = {planned.key for one in left for plan in one.plans.values() for planned in plan}
+            found = {key: at for key, at in experiment.stages.items() if key in wanted or key in self.reports}
+            self._expected = len(self.reports), found
+        return self._expected[1]
+
+    def _group(self, contender: Contender) -> GroupResult:
+        """A contender as far as it was seen."""
+        seeds = {}
+        for seed, plan in contender.plans.items():
+            reports = {planned.stage: self.reports[planned.key] for planned in plan if planned.key in self.reports}
+            seeds[seed] = SeedResult(seed=seed, plan=plan, reports=reports)
+        return GroupResult(spec=contender.spec, overlay=contender.overlay, seeds=seeds, headline=contender.headline)
+
     def sample(self, contender: Contender) -> Sample:
         """The headline of the seeds that have it."""
         found = {}
@@ -63,12 +93,13 @@ class Board:
         return Sample(values=found)
 
     def eta_s(self) -> tuple[float, bool]:
-        """Seconds left at the present pace, and whether that is all: a kind of stage never seen counts nothing."""
+        """Seconds left at the present pace, and whether that is all: a kind of stage never seen counts nothing, and
+        neither do trials that aren't proposed yet."""
         seen: dict[Stage, list[float]] = defaultdict(list)
         for key, report in self.reports.items():
             seen[self.experiment.stages[key][0]].append(report.elapsed_s + START_S)
-        left, whole = 0.0, True
-        for key, (stage, _) in self.experiment.stages.items():
+        left, whole = 0.0, not self.experiment.to_propose
+        for key, (stage, _) in self.expected.items():
             if key in self.reports:
                 continue
             log = self.running.get(key)
@@ -108,7 +139,9 @@ def now_line(board: Board) -> str:
         parts.append(f"{stage} s{seed}" + (f" {100 * part:.0f}%" if part else "") + (f" {running}" if running else ""))
     eta, whole = board.eta_s()
     left = f"ETA {'' if whole else 'over '}{clock(eta)}" if eta else "ETA unknown"
-    done = f"{len(board.reports)}/{len(board.experiment.stages)} stages, {clock(board.elapsed_s())}, {left}"
+    done = f"{len(board.reports)}/{len(board.expected)} stages, {clock(board.elapsed_s())}, {left}"
+    if board.experiment.to_propose:
+        done += f", {board.experiment.to_propose} trials not proposed yet"
     return done + (f"; now {', '.join(parts[:3])}" if parts else "; starting")
 
 
@@ -119,15 +152,15 @@ def clock(seconds: float) -> str:
 
 
 @contextmanager
-def watch(experiment: Experiment, store: StageStore, console: Console) -> Iterator[None]:
-    """Show progress on ``console`` until the block ends."""
+def watch(experiment: Experiment, store: StageStore, console: Console) -> Iterator[Callable[[Experiment], None]]:
+    """Show progress on ``console`` until the block ends; gives what is called when the experiment has grown."""
     board = Board(experiment, store)
     over = threading.Event()
     show_loop = _live if console.is_terminal else _plain
     thread = threading.Thread(target=show_loop, args=(board, console, over), daemon=True, name="watch")
     thread.start()
     try:
-        yield
+        yield board.show
     finally:
         over.set()
         thread.join(timeout=10)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import Any
 
 from model.data.shards import Corpus
 from model.report import StageReport
@@ -20,9 +21,10 @@ from service.adapters.webhook import Webhook
 from service.corpus.documents import find_documents
 from service.corpus.prepare import Progress, prepare
 from service.money import Ledger
-from service.ports import Announcer, Engine, StageStore, Tracker
+from service.ports import Announcer, Engine, Sampler, StageStore, Tracker
 from service.settings import Settings
 from service.source import ROOT
+from service.space import Space
 from service.spec import RunSpec
 from service.stages import PlannedStage
 
@@ -52,11 +54,21 @@ class Wiring:
 
     def engine(self, ledger: Ledger | None = None) -> AbstractContextManager[Engine]:
         """Ray: the cluster of RAY_ADDRESS, or one of our own; it launches what ``ledger`` pays."""
-        if self.settings.ray_address is None and "ray" not in sys.modules:
-            use_own_token(self.settings.home)
+        self._before_ray()
         from service.adapters.ray_engine import ray_engine
 
         return ray_engine(self.settings.ray_address, self.settings.home, ledger, self.settings.checks)
+
+    def sampler(self, space: Space, seed: int, first: Mapping[str, Any] | None) -> Sampler:
+        """Optuna's TPE over ``space``, which proposes ``first`` first; it starts no Ray."""
+        self._before_ray()
+        from service.adapters.optuna_search import OptunaSampler
+
+        return OptunaSampler(space, seed, first)
+
+    def _before_ray(self) -> None:
+        if self.settings.ray_address is None and "ray" not in sys.modules:
+            use_own_token(self.settings.home)
 
     def run_here(self, planned: PlannedStage) -> StageReport:
         """The report of a stage that this machine computes itself, or has computed."""

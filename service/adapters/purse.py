@@ -18,15 +18,17 @@ class Purse:
         self._changed = asyncio.Event()
 
     async def reserve(self, planned: PlannedStage) -> None:
-        """Set aside what a stage is expected to take; its deadline where the plan didn't know it.
+        """Set aside what a stage is expected to take; where the plan didn't know it what its kind does, else its
+        deadline.
 
         Raises:
             BudgetSpent: it can't be paid, whatever becomes of the running stages.
         """
         if self.ledger is None:
             return
+        unknown = self.ledger.typical.get(str(planned.stage), gpu_hours(planned.gang, planned.deadline_s))
         try:
-            while not self.ledger.reserve(planned.key, gpu_hours(planned.gang, planned.deadline_s)):
+            while not self.ledger.reserve(planned.key, unknown):
                 self._changed.clear()
                 await self._changed.wait()
         except BudgetSpent as error:

@@ -6,20 +6,22 @@ import contextlib
 import importlib
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
+from model.codec import digest
 from model.data.shards import Corpus
 from model.stages import Stage
 from service.contest import run_race
 from service.errors import CaddieError, RecordError, SpecError
-from service.experiment import Contender, Experiment, Race, contend, lookup, run_experiment
+from service.experiment import Contender, Experiment, Race, Sampling, contend, lookup, run_experiment
 from service.faults import Point, fault
 from service.money import Ledger, Price, parse_budget
-from service.notes import ended, note_of
+from service.notes import ended, grown, note_of
 from service.plan import ExperimentPlan, many_objects, plan_experiment
 from service.ports import Engine
 from service.racing import Racing
@@ -27,7 +29,9 @@ from service.record.bundle import bundle
 from service.recording import from_home
 from service.results import GroupResult
 from service.reuse import check_reuse, reused_stages
+from service.search import known, run_search
 from service.settings import read_settings
+from service.space import Range, size
 from service.spec import RunSpec, SweepSpec, parse_changes, parse_seeds
 from service.stages import Planner
 from service.view import view_of
@@ -71,46 +75,77 @@ class Commands:
         return Experiment(name=f"run-{spec.name}", seeds=numbers, contenders=contenders)
 
     def sweep_of(
-        self, sweep: SweepSpec, base: RunSpec, seeds: str | None, reuse: Sequence[str] | None = None
+        self,
+        sweep: SweepSpec,
+        base: RunSpec,
+        seeds: str | None,
+        reuse: Sequence[str] | None = None,
+        race: bool | None = None,
+        confirm: str | None = None,
     ) -> Experiment:
-        """The base's honest score, and each trial's own; over the sweep's own seeds unless others are given."""
+        """The base's honest score, and each trial's own; over the sweep's own seeds unless others are given. As a race,
+        if the sweep says so or ``race`` does; ``confirm`` are the seeds that measure its winner again.
+
+        Raises:
+            SpecError: what doesn't fit, or doesn't go together, by name.
+        """
+        numbers = parse_seeds(seeds) if seeds else sweep.seeds
+        rules = _racing(sweep, numbers, race, confirm)
+        fresh = rules.confirm if rules else ()
         with many_objects():
             specs = sweep.specs(base)
-            numbers = parse_seeds(seeds) if seeds else sweep.seeds
-            planner = self.planner(base, reuse)
+            planner = self.planner(base, reuse, leave_out=fresh)
             contenders = [contend(base, {}, numbers, planner.corpus, Stage.SLIDING, (Stage.SLIDING,), planner)]
             for stage, overlay, spec in specs:
                 contenders.append(contend(spec, overlay, numbers, planner.corpus, stage, (stage,), planner))
         check_reuse(planner, (plan for contender in contenders for plan in contender.plans.values()))
-        return Experiment(name=f"{sweep.name}-{base.name}", seeds=numbers, contenders=tuple(contenders), search=True)
+        experiment = Experiment(
+            name=f"{sweep.name}-{base.name}", seeds=numbers, contenders=tuple(contenders), search=True
+        )
+        if sweep.search.how == "tpe" and sweep.space:
+            if reuse:
+                raise SpecError(
+                    "--reuse: with --search tpe nobody knows yet what it would stand for; take another search"
+                )
+            return replace(experiment, sampling=self._sampling(sweep, base, numbers, planner, len(contenders)))
+        return experiment if rules is None else replace(experiment, race=self._race(experiment, rules, reuse))
 
-    def raced(
-        self, experiment: Experiment, racing: Racing | None, race: bool | None, confirm: str | None
-    ) -> Experiment:
-        """``experiment`` as a race, if the sweep says so or ``--race`` does.
-
-        Raises:
-            SpecError: seeds that can't be raced over, or ``--confirm`` without a race.
-        """
-        if race is False or (race is None and racing is None):
-            if confirm:
-                raise SpecError(f"--confirm {confirm}: nothing is confirmed without --race")
-            return experiment
-        rules = racing or Racing()
-        if confirm:
-            rules = replace(rules, confirm=() if confirm == "none" else parse_seeds(confirm))
-        try:
-            rules.check(experiment.seeds)
-        except ValueError as error:
-            raise SpecError(f"--race: {error}") from error
-        planner = self.planner(experiment.base.spec, None)
+    def _race(self, experiment: Experiment, rules: Racing, reuse: Sequence[str] | None) -> Race:
+        """The race with each contender planned over the seeds that confirm."""
+        if not rules.confirm:
+            return Race(racing=rules)
+        planner = self.planner(experiment.base.spec, reuse, leave_out=experiment.seeds)
 
         def again(one: Contender) -> Contender:
             scores = tuple(dict.fromkeys((Stage.SLIDING, one.headline)))  # a record shows both
             return contend(one.spec, one.overlay, rules.confirm, planner.corpus, one.headline, scores, planner)
 
-        fresh = tuple(map(again, experiment.contenders)) if rules.confirm else ()
-        return replace(experiment, race=Race(racing=rules, fresh=fresh))
+        fresh = tuple(map(again, experiment.contenders))
+        check_reuse(planner, (plan for contender in fresh for plan in contender.plans.values()))
+        return Race(racing=rules, fresh=fresh)
+
+    def _sampling(
+        self, sweep: SweepSpec, base: RunSpec, seeds: tuple[int, ...], planner: Planner, given: int
+    ) -> Sampling:
+        """How further contenders are proposed: decided by the space and the base, and by no clock or earlier run."""
+        search, own = sweep.search, sweep.own_point(base)
+        axes = [[path, str(axis) if isinstance(axis, Range) else list(axis)] for path, axis in sweep.space.items()]
+        seed = int(digest([axes, base.digest()], 8), 16)
+
+        def propose(overlay: Mapping[str, Any]) -> Contender:
+            judge = sweep.objective
+            return contend(base.at(overlay), overlay, seeds, planner.corpus, judge, (judge,), planner)
+
+        points = size(sweep.space)
+        trials = search.trials if points is None else min(search.trials, points)
+        return Sampling(
+            trials=trials,
+            at_once=search.at_once,
+            given=given,
+            digest=digest([axes, search.how, trials, search.at_once], 12),
+            sampler=lambda: self.wiring.sampler(sweep.space, seed, own),
+            contend=propose,
+        )
 
     def sweep_named(self, name: str, spaces: Sequence[str] | None) -> SweepSpec:
         """A sweep by name, with axes replaced or added by ``--space``."""
@@ -118,9 +153,11 @@ class Commands:
             raise SpecError(f"no sweep {name!r}; there is {', '.join(sorted(self.sweeps))}")
         return self.sweeps[name].with_axes(spaces or [])
 
-    def planner(self, spec: RunSpec, reuse: Sequence[str] | None) -> Planner:
-        """A planner over the corpus of ``spec``, with the finished stages that ``--reuse`` names."""
-        return Planner(self.corpus(spec), reused_stages(reuse, self.wiring.store()) if reuse else None)
+    def planner(self, spec: RunSpec, reuse: Sequence[str] | None, leave_out: Collection[int] = ()) -> Planner:
+        """A planner over the corpus of ``spec``, with the finished stages that ``--reuse`` names; those of the seeds
+        to be left out belong to another."""
+        found = reused_stages(reuse, self.wiring.store()) if reuse else {}
+        return Planner(self.corpus(spec), {at: key for at, key in found.items() if at[1] not in leave_out})
 
     def planned(self, experiment: Experiment, node_usd_per_hour: float | None = None) -> ExperimentPlan:
         """What an experiment needs, costs, and how near it comes to its caps."""
@@ -132,8 +169,9 @@ class Commands:
             code = bundle(spec.config, corpus=place, corpus_digest=corpus.corpus_digest, threads=spec.gang.threads)
             return len(code.encode())
 
+        store = self.wiring.store()
         with many_objects():
-            return plan_experiment(experiment, self.wiring.store(), self.price(node_usd_per_hour), code_bytes)
+            return plan_experiment(known(experiment, store), store, self.price(node_usd_per_hour), code_bytes)
 
     def price(self, node_usd_per_hour: float | None = None) -> Price:
         """The price of a node: as given, as set, or the usual one."""
@@ -155,25 +193,39 @@ class Commands:
             SpecError: ``budget`` can't pay it.
         """
         store = self.wiring.store()
+        experiment = known(experiment, store)
         plan = plan_experiment(experiment, store, self.price(node_usd_per_hour))
         ledger = plan.ledger(parse_budget(budget, plan.price)) if budget else None
         to_run = len(plan.to_run)
+        later = f", {experiment.to_propose} configs to be proposed" if experiment.to_propose else ""
         self.err.print(
             f"{experiment.name}: {len(experiment.contenders)} configs x {len(experiment.seeds)} seeds, "
-            f"{len(plan.rows) - to_run} stages done, {to_run} to run"
+            f"{len(plan.rows) - to_run} stages done, {to_run} to run{later}"
         )
         source, notes = provenance(), self.wiring.notes()
         note = note_of(experiment, git_sha=source.git_sha, git_dirty=source.dirty, started_s=time.time())
         note = replace(note, budget_gpu_hours=ledger.limit if ledger else None)
+
+        @contextlib.contextmanager
+        def watching(what: Experiment = experiment) -> Iterator[Callable[[Experiment], None]]:
+            with watch(what, store, self.err) as board:
+
+                def show(now: Experiment) -> None:
+                    notes.write(grown(note, now))
+                    board(now)
+
+                yield show
+
+        def tell(line: str) -> None:
+            self.err.print(line, soft_wrap=True)
+
         with notes.hold(note):
             fault(Point.NOTED)
-            run = run_race if experiment.race else run_experiment
-            groups = run(
-                experiment,
-                store,
-                lambda: self.engine(ledger),
-                watching=lambda what=experiment: watch(what, store, self.err),
-            )
+            if experiment.sampling:
+                groups = run_search(experiment, store, lambda: self.engine(ledger), watching, tell)
+            else:
+                run = run_race if experiment.race else run_experiment
+                groups = run(experiment, store, lambda: self.engine(ledger), watching)
             fault(Point.RESULTS)
             notes.write(ended(note, groups))
         fault(Point.VIEWED)
@@ -219,6 +271,31 @@ class Commands:
                 if missing:
                     raise RecordError(f"seed {result.seed} has no finished {missing[0]}; run the recipe first")
         return groups
+
+
+def _racing(sweep: SweepSpec, seeds: Sequence[int], race: bool | None, confirm: str | None) -> Racing | None:
+    """The rules of the race, if the sweep has some or ``--race`` asks for one.
+
+    Raises:
+        SpecError: seeds that can't be raced over, ``--confirm`` without a race, or trials that nobody knows yet.
+    """
+    if race is False or (race is None and sweep.racing is None):
+        if confirm:
+            raise SpecError(f"--confirm {confirm}: nothing is confirmed without --race")
+        return None
+    if sweep.search.how == "tpe":
+        raise SpecError(
+            "--search tpe with --race: a race compares configs that are all known when it starts, and tpe proposes "
+            "them from whole results; give --no-race, or --search grid or random"
+        )
+    rules = sweep.racing or Racing()
+    if confirm:
+        rules = replace(rules, confirm=() if confirm == "none" else parse_seeds(confirm, "--confirm"))
+    try:
+        rules.check(seeds)
+    except ValueError as error:
+        raise SpecError(f"--race: {error}") from error
+    return rules
 
 
 MakeCommands = Callable[[], Commands]

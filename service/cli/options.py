@@ -31,4 +31,9 @@ RaceFlag = Annotated[
 Confirm = Annotated[
     str | None, typer.Option("--confirm", help="Fresh seeds that measure a race's winner again, or 'none'.")
 ]
+How = Annotated[
+    str | None,
+    typer.Option("--search", help="grid, random, or tpe: Optuna proposes trials from the results of those before."),
+]
+Trials = Annotated[int | None, typer.Option("--trials", help="How many trials random draws, or tpe proposes.")]
 NonRecord = Annotated[bool, typer.Option("--non-record", help="Assemble also when a rule is broken; says which.")]

@@ -10,12 +10,27 @@ import typer
 
 from service.announce import Ending, announced, errors_of
 from service.cli.context import Commands, MakeCommands
-from service.cli.options import SEEDS, Budget, Confirm, Json, NonRecord, Price, RaceFlag, Reuse, Seeds, Sets, SweepSeeds
+from service.cli.options import (
+    SEEDS,
+    Budget,
+    Confirm,
+    How,
+    Json,
+    NonRecord,
+    Price,
+    RaceFlag,
+    Reuse,
+    Seeds,
+    Sets,
+    SweepSeeds,
+    Trials,
+)
 from service.cli.show import (
     groups_json,
     race_json,
     recipes_json,
     record_json,
+    search_json,
     show_groups,
     show_plan,
     show_recipes,
@@ -72,8 +87,13 @@ def _add_sweep(app: typer.Typer, make: MakeCommands) -> None:
         seeds: SweepSeeds = None,
         set_: Sets = None,
         space: Annotated[
-            list[str] | None, typer.Option("--space", help="PATH=V1,V2,...: replace or add an axis; may be repeated.")
+            list[str] | None,
+            typer.Option(
+                "--space", help="PATH=V1,V2,... or PATH=LOW..HIGH[:log or :step=S]: replace or add an axis; repeatable."
+            ),
         ] = None,
+        search: How = None,
+        trials: Trials = None,
         plan: Annotated[bool, typer.Option("--plan", help="Show what would run, and run nothing.")] = False,
         with_record: Annotated[bool, typer.Option("--record/--no-record", help="Assemble and verify.")] = True,
         non_record: NonRecord = False,
@@ -89,9 +109,9 @@ def _add_sweep(app: typer.Typer, make: MakeCommands) -> None:
         Example: caddie sweep slot --space score.slot.lr=0.004,0.012 --seeds 42,1337,2024
         """
         commands = make()
-        spec = commands.sweep_named(name, space)
-        experiment = commands.sweep_of(spec, commands.recipe(recipe or spec.recipe, set_), seeds, reuse)
-        experiment = commands.raced(experiment, spec.racing, race, confirm)
+        spec = commands.sweep_named(name, space).with_search(search, trials)
+        base = commands.recipe(recipe or spec.recipe, set_)
+        experiment = commands.sweep_of(spec, base, seeds, reuse, race, confirm)
         if plan:
             _tell_plan(commands, experiment, price, json_)
             return
@@ -116,8 +136,9 @@ def _add_sweep(app: typer.Typer, make: MakeCommands) -> None:
         if json_:
             record = recorded and record_json(recorded)
             race_of = {"race": race_json(experiment, groups)} if experiment.race else {}
-            document = {"name": experiment.name, "groups": groups_json(groups), **race_of, "record": record}
-            write_json(document | {"summary": ending.summary})
+            search_of = {"search": search_json(experiment, groups)} if experiment.sampling else {}
+            document = {"name": experiment.name, "groups": groups_json(groups), **race_of, **search_of}
+            write_json(document | {"record": record, "summary": ending.summary})
         if failed or (recorded and not recorded.verdict.ok):
             raise typer.Exit(1)
 

@@ -17,7 +17,9 @@ from service.overview import flat_params
 from service.plan import ExperimentPlan
 from service.recording import Recorded, from_home
 from service.results import GroupResult
+from service.reuse import reuse_of
 from service.spec import RunSpec
+from service.stages import PlannedStage
 from service.stats import show, spread
 from service.summary import summary_lines
 
@@ -42,6 +44,7 @@ def groups_json(groups: Sequence[GroupResult]) -> list[dict[str, Any]]:
             "mean_bpb": group.bpb.mean if group.done else None,
             "sd_bpb": group.bpb.sd,
             "vs_base": paired_json(group, groups[0]),
+            "reused": reuse_of(_plans(group)),
             "seeds": {
                 str(seed): {
                     "status": str(result.status),
@@ -54,6 +57,10 @@ def groups_json(groups: Sequence[GroupResult]) -> list[dict[str, Any]]:
         }
         for group in groups
     ]
+
+
+def _plans(group: GroupResult) -> dict[int, tuple[PlannedStage, ...]]:
+    return {seed: result.plan for seed, result in group.seeds.items()}
 
 
 def group_status(group: GroupResult) -> str:
@@ -85,6 +92,12 @@ def race_json(experiment: Experiment, groups: Sequence[GroupResult]) -> dict[str
         "sd_paired_bpb": standings[0].pairs.sd_bpb,
         "correlation": standings[0].correlation,
     }
+
+
+def search_json(experiment: Experiment, groups: Sequence[GroupResult]) -> dict[str, Any]:
+    """A search whose trials were proposed, for programs."""
+    assert experiment.sampling is not None
+    return {"how": "tpe", "trials": experiment.sampling.trials, "proposed": len(groups) - experiment.sampling.given}
 
 
 def show_race(out: Console, experiment: Experiment, groups: Sequence[GroupResult]) -> None:
@@ -134,6 +147,8 @@ def show_groups(out: Console, experiment: Experiment, groups: Sequence[GroupResu
     out.print(table)
     if experiment.race:
         show_race(out, experiment, groups)
+    for line in dict.fromkeys(line for group in groups for line in reuse_of(_plans(group))):
+        out.print(f"reused    {line}", soft_wrap=True)
     for group in (*groups, *(group.confirmed for group in groups if group.confirmed)):
         for result in group.failed:
             what = Text.assemble(("failed", "red"), f" {group.title}, seed {result.seed}: {result.error}")
@@ -155,10 +170,25 @@ def show_plan(out: Console, plan: ExperimentPlan) -> None:
     cpu = ", CPU ranks counted as GPUs" if plan.experiment.base.spec.gang.device == "cpu" else ""
     rate = f"{plan.price.node_usd_per_hour:g} USD a node-hour{cpu}"
     out.print(f"cost      {plan.price.show(plan.gpu_hours)} at {rate}{caps if plan.by_caps else ''}", soft_wrap=True)
+    _show_open(out, plan)
     for forecast in plan.forecasts[:SHOWN_FORECASTS]:
         out.print(f"forecast  {forecast}", soft_wrap=True)
     if len(plan.forecasts) > SHOWN_FORECASTS:
         out.print(f"          and {len(plan.forecasts) - SHOWN_FORECASTS} further from their caps (--json has all)")
+
+
+def _show_open(out: Console, plan: ExperimentPlan) -> None:
+    """What of the cost isn't certain to be run, or not known yet."""
+    experiment, price = plan.experiment, plan.price
+    if experiment.race:
+        again = [row for row in plan.rows.values() if row.confirms]
+        hours = price.show(sum(row.gpu_hours for row in again))
+        counted = f"{len(again)} stages confirm the winner, counted as the costliest config's: {hours}"
+        out.print(f"race      at most this: who can't win is stopped; {counted}", soft_wrap=True)
+    if experiment.to_propose:
+        trials = f"{experiment.to_propose} of {experiment.sampling.trials if experiment.sampling else 0} trials"
+        counted = f"they are counted as what those listed take on the average: {price.show(plan.later)}"
+        out.print(f"search    {trials} aren't known before others have finished; {counted}", soft_wrap=True)
 
 
 def record_json(recorded: Recorded) -> dict[str, Any]:

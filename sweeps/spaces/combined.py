@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from model.stages import Stage
+from service.space import Search
 from service.spec import SweepSpec
 
 COMBINED = SweepSpec(
@@ -15,6 +16,6 @@ COMBINED = SweepSpec(
         "score.ttt.score_with.steps": (4, 8),
     },
     objective=Stage.TTT,
-    draw=8,
+    search=Search(how="random", trials=8),
 )
 """36 points; training is shared by all that agree in the gain and the seed."""

@@ -17,6 +17,7 @@ from model.report import StageReport, file_ref, write_report
 from model.stages import Stage
 from service.adapters.store_fs import FolderStore
 from service.errors import StageFailed
+from service.money import Ledger
 from service.ports import Engine, Plan
 from service.results import SeedResult
 from service.spec import GangShape, RunSpec
@@ -76,6 +77,9 @@ class MemoryEngine:
         self.seeds_started = 0
         self.trials: list[list[int]] = []
         self.gangs: list[GangShape] = []
+        self.measure: Callable[[PlannedStage], Mapping[str, float] | None] = lambda _: None
+        """What a stage measures; None: its usual number."""
+        self.ledger: Ledger | None = None
         self.sessions = self.closed = 0
 
     def check(self, gang: GangShape) -> None:
@@ -91,6 +95,9 @@ class MemoryEngine:
     def outcome(self, plan: Plan) -> SeedResult:
         error = next((self.errors[planned.key] for planned in plan if planned.key in self.errors), "")
         return SeedResult(seed=plan[0].seed, plan=plan, error=error)
+
+    def account(self) -> Ledger | None:
+        return self.ledger
 
     def run_trials(self, name: str, plans: Sequence[Sequence[Plan]]) -> None:
         for seeds in plans:
@@ -123,7 +130,7 @@ class MemoryEngine:
                 if failure is not None:
                     self.errors[planned.key] = str(failure)
                     return SeedResult(seed=planned.seed, plan=plan, reports=reports, error=str(failure))
-                report = finish_stage(self.store, planned)
+                report = finish_stage(self.store, planned, self.measure(planned))
             reports[planned.stage] = report
         return SeedResult(seed=plan[0].seed, plan=plan, reports=reports)
 

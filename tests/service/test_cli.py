@@ -28,7 +28,9 @@ from service.corpus.prepare import prepare
 from service.experiment import Experiment, contend, lookup
 from service.overview import flat_params
 from service.racing import Racing
+from service.search import known
 from service.source import ROOT
+from service.space import Range, Search
 from service.spec import RunSpec, SweepSpec
 from service.stages import plan_seed
 from sweeps.recipes import RECIPES
@@ -131,6 +133,35 @@ REFUSED = {
     "an unknown path": (["run", "small", "--set", "net.dims=3"], r"'net\.dims': no field 'dims'; there is .*net\.dim"),
     "an unknown axis": (["sweep", "rates", "--space", "score.slot.rate=1,2"], r"score\.slot\.rate.*score\.slot\.lr"),
     "a wrong type": (["run", "small", "--set", "train.steps=many"], r"train\.steps must be of type int, got 'many'"),
+    "an unknown axis of a search": (
+        ["sweep", "rates", "--search", "tpe", "--trials", "4", "--space", "score.slot.rate=0.1..1"],
+        r"score\.slot\.rate.*score\.slot\.lr",
+    ),
+    "an end of a range that does not fit": (
+        ["sweep", "rates", "--search", "tpe", "--trials", "4", "--space", "score.slot.lr=-1..1"],
+        r"score\.slot: lr .*got -1",
+    ),
+    "a range in a grid": (
+        ["sweep", "rates", "--space", "score.slot.lr=0.1..1:log"],
+        r"score\.slot\.lr=0\.1\.\.1:log: a grid takes values and no range",
+    ),
+    "a range from high to low": (["sweep", "rates", "--space", "score.slot.lr=1..0.1"], r"'score\.slot\.lr=1\.\.0\.1'"),
+    "an unknown search": (["sweep", "rates", "--search", "bayes"], r"--search bayes: .*grid, random and tpe"),
+    "a search without a number": (["sweep", "rates", "--search", "tpe"], r"how many trials tpe takes with --trials N"),
+    "a search of no trials": (["sweep", "rates", "--search", "random", "--trials", "0"], r"1 or more; got 0"),
+    "trials of a grid": (["sweep", "rates", "--trials", "3"], r"--trials 3: 3 trials of a grid"),
+    "a race of proposals": (
+        ["sweep", "rates", "--search", "tpe", "--trials", "4", "--race"],
+        r"--search tpe with --race: .* --no-race",
+    ),
+    "a huge grid": (
+        [
+            "sweep",
+            "rates",
+            *(f"--space=score.slot.{p}={','.join(map(str, range(1, 60)))}" for p in ("lr", "steps", "eps")),
+        ],
+        r"a grid of 205,379 points",
+    ),
     "a broken value": (["plan", "small", "--set", "gang.ranks=0"], r"gang\.ranks.* 1 or more, got 0"),
     "a change without a value": (["run", "small", "--set", "train.steps"], r"--set 'train\.steps': write it as PATH"),
     "an axis without values": (["sweep", "rates", "--space", "score.slot.lr="], r"--space .*PATH=V1,V2"),
@@ -141,6 +172,25 @@ REFUSED = {
     "a budget without a unit": (["sweep", "rates", "--no-record", "--budget", "60"], r"60usd or GPU-hours as 3h"),
     "a budget that is too small": (
         ["run", "small", "--budget", "1usd"],
+        r"plan needs .* USD.*budget is .*1\.00 USD",
+    ),
+    "a grid larger than the budget": (
+        ["sweep", "rates", "--budget", "1usd"],
+        r"plan needs 1\.67 GPU-h \(4\.17 USD\), the budget is 0\.4 GPU-h \(1\.00 USD\)",
+    ),
+    "a search larger than the budget": (
+        [
+            "sweep",
+            "rates",
+            "--search",
+            "random",
+            "--trials",
+            "9",
+            "--space",
+            "score.slot.lr=0.1..1",
+            "--budget",
+            "1usd",
+        ],
         r"plan needs .* USD.*budget is .*1\.00 USD",
     ),
     "a price of nothing": (["plan", "small", "--price", "0"], r"price of a node-hour is above 0 USD, got 0"),
@@ -154,6 +204,14 @@ REFUSED = {
         r"--race: seed 8 would both",
     ),
     "confirming without a race": (["sweep", "rates", "--confirm", "9"], r"--confirm 9: .* without --race"),
+    "a seed that confirms twice": (
+        ["sweep", "rates", "--race", "--confirm", "9,9"],
+        r"--confirm '9,9': 9 is given twice",
+    ),
+    "a fresh seed of the usual ones that chooses": (
+        ["sweep", "rates", "--race", "--seeds", "42,314"],
+        r"--race: seed 314 would both choose and confirm; give --confirm",
+    ),
     "no score at all": (["run", "small", "--set", "score.slot=none", "--set", "score.sliding=none"], r"no score"),
 }
 
@@ -234,7 +292,7 @@ HELP = {
     "run": ["caddie run tiny", "--seeds", "--set", "--json", "PATH=VALUE", "--reuse", "--budget", "60usd", "--price"],
     "sweep": [
         *("caddie sweep slot", "--recipe", "--seeds", "--set", "--space", "--plan", "--no-record", "--non-record"),
-        *("--race", "--confirm"),
+        *("--race", "--confirm", "--search", "--trials", "PATH=LOW..HIGH"),
     ],
     "plan": ["Runs nothing", "--seeds", "--set", "--json", "--reuse", "--price", "caddie plan sweeps/slot_sweep.py"],
     "recipes": ["--json"],
@@ -601,7 +659,12 @@ def test_a_reused_training_is_in_the_plan_in_the_result_s_keys_and_in_mlflow_and
     database = sqlite3.connect(home / "mlflow.db")
     rows = database.execute("SELECT value FROM tags WHERE key = 'caddie.reused'").fetchall()
     database.close()
-    assert rows == [(f"{old.key} of seed 7 stands for {own.key}",)]
+    line = f"{old.key} of seed 7 stands for {own.key}"
+    assert rows == [(line,)]
+    assert [group["reused"] for group in result.json()["groups"]] == [[line]]
+    assert f"reused    {line}" in caddie("run", *words).out
+    (note,) = (home / "experiments").glob("*.json")
+    assert [config["reused"] for config in json.loads(note.read_text(encoding="utf-8"))["configs"]] == [line]
     refused = caddie("sweep", "rates", "--seeds", "7", "--set", "train.steps=5", "--reuse", old.key)
     assert refused.code == 2
     assert "give --no-record" in refused.err
@@ -747,3 +810,101 @@ def test_leaving_what_only_looks_says_nothing(
         answer = caddie("logs", train.key, "-f")
     assert (answer.code, answer.err) == (130, "")
     assert answer.out == f"==> {train.key[:12]}, attempt 1\nstep:1/9\n"
+
+
+WIDE = replace(
+    RATES,
+    space={
+        "score.slot.lr": Range(low=0.001, high=0.1, log=True),
+        "score.slot.steps": (4, tiny().config.score.slot.steps),
+    },
+    search=Search(how="tpe", trials=7),
+)
+
+
+def finish_search(store: FolderStore, finish: Callable[..., Any], rounds: int) -> None:
+    """Finish so many rounds of the wide sweep, as a driver would, and the base."""
+    commands = Commands(SMALL, {"rates": WIDE})
+    experiment = commands.sweep_of(WIDE, small(), None)
+    for _ in range(rounds):
+        for contender in known(experiment, store).contenders:
+            for plan in contender.plans.values():
+                for planned in plan:
+                    if store.find(planned.key) is None:
+                        finish(store, planned)
+
+
+def test_a_search_s_plan_shows_the_first_round_and_says_what_is_not_known_yet(
+    caddie: Run, home: Path, small_corpus: Corpus
+) -> None:
+    words = ["--search", "tpe", "--trials", "7", "--space", "score.slot.lr=0.001..0.1:log", "--space"]
+    words.append(f"score.slot.steps=4,{tiny().config.score.slot.steps}")
+    plan = caddie("sweep", "rates", "--plan", "--json", *words).json()
+    assert (plan["configs"], plan["not_proposed_yet"]["trials"]) == (1 + 4, 3)
+    slot = [row for row in plan["stages"] if row["stage"] == "score.slot"]
+    assert plan["not_proposed_yet"]["gpu_hours"] == pytest.approx(3 / 4 * sum(row["gpu_hours"] for row in slot))
+    assert plan["gpu_hours"] == pytest.approx(
+        sum(row["gpu_hours"] for row in plan["stages"]) + plan["not_proposed_yet"]["gpu_hours"]
+    )
+    assert plan == caddie("plan", "rates", "--json", sweeps={"rates": WIDE}).json()
+    own = plan_seed(small().at({"score.slot.lr": 0.008}), 7, small_corpus)[-1].key
+    assert (tiny().config.score.slot.lr, own in {row["key"] for row in slot}) == (0.008, True), (
+        "the base's own comes first"
+    )
+    told = " ".join(caddie("sweep", "rates", "--plan", *words).out.split())
+    assert (
+        "search 3 of 7 trials aren't known before others have finished; they are counted as what those listed" in told
+    )
+    assert list((home / "stages").iterdir()) == []
+
+
+def test_a_search_goes_on_from_what_is_finished_and_a_finished_one_needs_no_cluster(
+    caddie: Run, home: Path, small_corpus: Corpus, finish: Callable[..., Any]
+) -> None:
+    store = FolderStore(home)
+    finish_search(store, finish, 1)
+    sweeps = {"rates": WIDE}
+    plan = caddie("plan", "rates", "--json", sweeps=sweeps).json()
+    assert (plan["configs"], plan["to_run"], plan["not_proposed_yet"]["trials"]) == (1 + 7, 2 * 3, 0)
+    stopped = caddie("sweep", "rates", "--no-record", sweeps=sweeps)
+    assert stopped.code == 1, "there is no cluster"
+    assert "nobody" in stopped.err
+    finish_search(store, finish, 1)
+    answer = caddie("sweep", "rates", "--no-record", "--json", sweeps=sweeps)
+    assert answer.code == 0, answer.err
+    result = answer.json()
+    assert result["search"] == {"how": "tpe", "trials": 7, "proposed": 7}
+    assert [group["n"] for group in result["groups"]] == [2] * 8
+    assert result["groups"][1]["config"] == {"score.slot.lr": 0.008, "score.slot.steps": tiny().config.score.slot.steps}
+    again = caddie("sweep", "rates", "--no-record", "--json", sweeps=sweeps).json()
+    assert {**again, "summary": 0} == {**result, "summary": 0}
+    assert len(list((home / "experiments").glob("*.json"))) == 1
+    assert caddie("status", "--json").json()["experiments"][0]["seeds"] == {"done": 16, "failed": 0, "total": 16}
+
+
+def test_a_search_takes_no_reuse(caddie: Run, finished: FolderStore, small_corpus: Corpus) -> None:
+    train = plan_seed(small(), 7, small_corpus)[0].key
+    words = ["sweep", "rates", "--search", "tpe", "--trials", "2", "--set", "train.steps=5", "--no-record"]
+    answer = caddie(*words, "--reuse", train)
+    assert answer.code == 2
+    assert "--reuse: with --search tpe nobody knows yet" in answer.err
+
+
+def test_a_race_s_plan_counts_the_confirming_and_a_reuse_holds_for_the_seeds_that_confirm_too(
+    caddie: Run, small_corpus: Corpus, home: Path, finish: Callable[..., Any]
+) -> None:
+    sweeps = {"rates": replace(RATES, racing=Racing(confirm=(21, 22)))}
+    plan = caddie("plan", "rates", "--json", sweeps=sweeps).json()
+    assert plan == caddie("sweep", "rates", "--plan", "--json", sweeps=sweeps).json()
+    assert plan["confirming"] == 2 * 4
+    assert "8 stages confirm the winner" in " ".join(caddie("plan", "rates", sweeps=sweeps).out.split())
+    old = {seed: plan_seed(small(), seed, small_corpus)[0] for seed in (7, 21)}
+    for planned in old.values():
+        finish(FolderStore(home), planned)
+    words = ["plan", "rates", "--set", "train.steps=5", "--json"]
+    reuse = [word for planned in old.values() for word in ("--reuse", planned.key)]
+    rows = caddie(*words, *reuse, sweeps=sweeps).json()["stages"]
+    reused = {row["seed"]: row["key"] for row in rows if "stands_for" in row}
+    assert reused == {seed: planned.key for seed, planned in old.items()}
+    answer = caddie(*words, *reuse, sweeps={"rates": RATES})
+    assert f"--reuse {old[21].key}: it is of seed 21, and the plan has train of seeds 7, 8" in answer.err

@@ -3,7 +3,7 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -16,10 +16,11 @@ from model.stages import Stage
 from service import source
 from service.adapters.store_fs import FolderStore
 from service.errors import RecordError, SpecError
-from service.experiment import Experiment, contend, lookup
+from service.experiment import Contender, Experiment, Race, Sampling, contend, lookup
 from service.history import MADE_OF
 from service.money import Price
 from service.plan import ExperimentPlan, Row, plan_experiment
+from service.racing import Racing
 from service.recording import record_group
 from service.reuse import check_reuse, reuse_of, reused_stages
 from service.settings import read_settings
@@ -386,3 +387,107 @@ def test_no_record_is_made_of_reused_stages(
     wiring = Wiring(read_settings({"CADDIE_HOME": os.fspath(store.stages.parent)}))
     with pytest.raises(RecordError, match=f"{old.key} of seed 1 stands for {own.key}; run it without --reuse"):
         record_group(groups[1], groups, wiring)
+
+
+FRESH = (7, 8, 9)
+
+
+def raced(spec: RunSpec, corpus: Corpus) -> Experiment:
+    """The slot experiment as a race; the last config trains for two hours, so that its confirming costs most."""
+    planner, overlays = Planner(corpus), [{}, *GRID, {"score.slot.lr": 0.4, "train.minutes": 120.0}]
+
+    def over(seeds: Sequence[int], both: bool) -> tuple[Contender, ...]:
+        made = []
+        for overlay in overlays:
+            stage = SLOT if overlay else SLIDING
+            scores = tuple(dict.fromkeys((SLIDING, stage))) if both else (stage,)
+            made.append(contend(spec.at(overlay), overlay, seeds, corpus, stage, scores, planner))
+        return tuple(made)
+
+    race = Race(racing=Racing(confirm=FRESH), fresh=over(FRESH, both=True))
+    return Experiment(name="x", seeds=SEEDS, contenders=over(SEEDS, both=False), race=race)
+
+
+def test_a_race_s_plan_counts_the_confirming_of_one_config_the_costliest_and_says_so(
+    spec: RunSpec, corpus: Corpus, store: FolderStore
+) -> None:
+    experiment = raced(spec.at({"budget.train_s": 3600, "budget.eval_s": 360}), corpus)
+    assert experiment.race is not None
+    plan = plan_experiment(experiment, store)
+    again = {key: row for key, row in plan.rows.items() if row.confirms}
+    costs = []
+    for one in experiment.race.fresh:
+        planned = [p for each in one.plans.values() for p in each]
+        costs.append(sum(p.cap_s for p in planned) / 3600)
+    assert sum(row.gpu_hours for row in again.values()) == pytest.approx(max(costs))
+    alone = plan_experiment(replace(experiment, race=None), store)
+    assert plan.gpu_hours == pytest.approx(alone.gpu_hours + max(costs))
+    assert plan.rows.keys() - again.keys() == alone.rows.keys()
+    assert {row.planned.seed for row in again.values()} == set(FRESH)
+    assert all(row.because.startswith("confirms the winner on a fresh seed: ") for row in again.values())
+    assert plan.to_json()["confirming"] == len(again) == 12
+    # Whoever wins, the budget knows what its confirming is expected to take.
+    every = {p.key for one in experiment.race.fresh for each in one.plans.values() for p in each}
+    assert every <= plan.ledger(99.0).expected.keys()
+    with pytest.raises(SpecError, match="it pays"):
+        plan.ledger(plan.gpu_hours - 0.1)
+
+
+def measure_race(finish: Finish, store: FolderStore, experiment: Experiment, fresh: bool) -> None:
+    """Finish everything, with the second rate the best by far; and its confirming, if asked for."""
+    for config, contender in enumerate(experiment.contenders):
+        for seed, each in contender.plans.items():
+            if config not in (1, 3, 4) or seed == SEEDS[0]:
+                for planned in each:
+                    score = {"val_bpb": 1.2 + 0.1 * abs(config - 2)} if planned.stage.startswith("score.") else None
+                    if store.find(planned.key) is None:
+                        finish(store, planned, score)
+    if fresh and experiment.race:
+        for each in experiment.race.fresh[2].plans.values():
+            for planned in each:
+                if store.find(planned.key) is None:
+                    finish(store, planned)
+
+
+@pytest.mark.parametrize("fresh", [False, True])
+def test_a_race_s_plan_leaves_out_who_was_stopped_and_knows_the_winner_when_it_is_decided(
+    spec: RunSpec, corpus: Corpus, store: FolderStore, finish: Finish, fresh: bool
+) -> None:
+    experiment = raced(spec, corpus)
+    measure_race(finish, store, experiment, fresh)
+    assert experiment.race is not None
+    plan = plan_experiment(experiment, store)
+    winner = {p.key for each in experiment.race.fresh[2].plans.values() for p in each}
+    assert {row.planned.key for row in plan.to_run} == (set() if fresh else winner)
+    assert {key for key, row in plan.rows.items() if row.confirms} == winner
+
+
+def sampled(spec: RunSpec, corpus: Corpus, trials: int, proposed: int) -> Experiment:
+    """A search of ``trials`` SLOT rates, of which the first ``proposed`` are known."""
+    planner = Planner(corpus)
+
+    def propose(overlay: Mapping[str, Any]) -> Contender:
+        return contend(spec.at(overlay), overlay, SEEDS, corpus, SLOT, (SLOT,), planner)
+
+    def nobody() -> Any:
+        raise AssertionError("a plan asks for no further proposal")
+
+    base = contend(spec, {}, SEEDS, corpus, SLIDING, (SLIDING,), planner)
+    rates = [{"score.slot.lr": 0.1 + 0.01 * i} for i in range(proposed)]
+    sampling = Sampling(trials=trials, at_once=4, given=1, digest="", sampler=nobody, contend=propose)
+    return Experiment(name="x", seeds=SEEDS, contenders=(base, *map(propose, rates)), sampling=sampling)
+
+
+def test_trials_that_are_not_known_yet_cost_what_the_known_ones_take_on_the_average(
+    spec: RunSpec, corpus: Corpus, store: FolderStore
+) -> None:
+    spec = spec.at({"budget.train_s": 3600, "budget.eval_s": 360})
+    known, whole = sampled(spec, corpus, 10, 4), sampled(spec, corpus, 10, 10)
+    plan = plan_experiment(known, store)
+    assert plan.later == pytest.approx(6 * 2 * 0.1)
+    assert plan.gpu_hours == pytest.approx(plan_experiment(whole, store).gpu_hours)
+    assert plan.to_json()["not_proposed_yet"] == {"trials": 6, "gpu_hours": plan.later}
+    assert plan.ledger(99.0).typical["score.slot"] == pytest.approx(0.1)
+    # The base takes 2 x 1.2 hours, and so 2 trials are left of 2.85.
+    with pytest.raises(SpecError, match=r"it pays --seeds 1 \(2\.2 GPU-h .* or --trials 2 \(2\.8 GPU-h"):
+        plan.ledger(2.85)

@@ -14,6 +14,7 @@ from model.overlay import field_at, parse_value
 from model.stages import Stage
 from service.errors import CaddieError, SpecError
 from service.overview import flat_params
+from service.space import Range, Search
 from service.spec import Budget, GangShape, RunSpec, SweepSpec, parse_changes, parse_seeds, slug
 from sweeps.recipes.tiny import tiny
 
@@ -320,18 +321,71 @@ def test_a_further_trial_is_checked_like_the_others(spec: RunSpec) -> None:
 def test_drawn_trials_are_a_part_of_the_product_and_the_same_ones_each_time() -> None:
     space = {"score.slot.lr": (0.1, 0.2, 0.3), "score.slot.steps": (1, 2, 3, 4)}
     whole = SweepSpec(name="s", recipe="r", space=space).grid()
-    drawn = SweepSpec(name="s", recipe="r", space=space, draw=5).grid()
+    drawn = SweepSpec(name="s", recipe="r", space=space, search=Search(how="random", trials=5)).grid()
     assert len(drawn) == 5
     assert [point for point in whole if point in drawn] == drawn, "in the order of the product, none twice"
-    assert drawn == SweepSpec(name="another", recipe="r", space=space, draw=5).grid()
-    assert SweepSpec(name="s", recipe="r", space=space, draw=99).grid() == whole
+    assert drawn == SweepSpec(name="another", recipe="r", space=space, search=Search(how="random", trials=5)).grid()
+    assert SweepSpec(name="s", recipe="r", space=space, search=Search(how="random", trials=99)).grid() == whole
 
 
 def test_a_draw_from_a_huge_product_does_not_write_it_out() -> None:
     space = {f"axis{i}": tuple(range(1000)) for i in range(5)}
-    assert len(SweepSpec(name="s", recipe="r", space=space, draw=3).grid()) == 3
+    assert len(SweepSpec(name="s", recipe="r", space=space, search=Search(how="random", trials=3)).grid()) == 3
 
 
-def test_a_negative_draw_is_refused(spec: RunSpec) -> None:
-    with pytest.raises(SpecError, match="draw must be 0 or more, got -1"):
-        SweepSpec(name="s", recipe="r", space={"score.slot.lr": (0.1,)}, draw=-1).check(spec)
+@pytest.mark.parametrize(("seeds", "message"), [((7, 8, 7), "seed 7 is given twice"), ((), "it has no seeds")])
+def test_a_sweep_s_own_seeds_are_checked_like_given_ones(spec: RunSpec, seeds: tuple[int, ...], message: str) -> None:
+    with pytest.raises(SpecError, match=f"sweep grid: {message}"):
+        replace(GRID, seeds=seeds).check(spec)
+
+
+def test_a_range_is_an_axis_of_the_command_line_and_another_search_takes_it(spec: RunSpec) -> None:
+    wide = GRID.with_axes(["score.slot.lr=0.001..0.03:log"])
+    assert wide.space["score.slot.lr"] == Range(low=0.001, high=0.03, log=True)
+    with pytest.raises(SpecError, match="a grid takes values and no range"):
+        wide.check(spec)
+    drawn = wide.with_search("random", 5)
+    assert len(drawn.specs(spec)) == 5
+    assert drawn.with_search(None, 6).search == Search(how="random", trials=6)
+    assert drawn.with_search("grid", None).search == Search()
+    proposed = wide.with_search("tpe", 5)
+    assert proposed.specs(spec) == [], "nobody knows them yet"
+    also = replace(proposed, also=((Stage.SLIDING, {}),))
+    assert [stage for stage, _, _ in also.specs(spec)] == [Stage.SLIDING]
+
+
+@pytest.mark.parametrize(
+    ("space", "match"),
+    [
+        ({"score.slot.rate": Range(low=1, high=2)}, r"score\.slot\.rate.*score\.slot\.lr"),
+        ({"score.slot.lr": Range(low=-0.1, high=0.1)}, r"-0\.1"),
+        ({"score.slot.steps": Range(low=1.0, high=9.0)}, r"score\.slot\.steps must be of type int, got 1\.0"),
+        ({"score.slot.lr": (0.1, 0.2), "score.slot.steps": (4, "many")}, "'many'"),
+        ({"score.windows.seq_len": Range(low=64, high=512), "score.windows.stride": (32, 512)}, "stride"),
+    ],
+)
+def test_the_ends_of_what_will_be_proposed_are_checked_before_anything_runs(
+    spec: RunSpec, space: dict[str, Any], match: str
+) -> None:
+    with pytest.raises(SpecError, match=match):
+        replace(GRID, space=space, search=Search(how="tpe", trials=4)).check(spec)
+    with pytest.raises(SpecError, match=r"score\.slot is off"):
+        replace(GRID, search=Search(how="tpe", trials=4)).check(spec.at({"score.slot": None}))
+
+
+def test_the_base_s_own_point_is_known_where_it_lies_in_the_space(spec: RunSpec) -> None:
+    slot = spec.config.score.slot
+    wide = Range(low=slot.lr / 2, high=slot.lr * 2)
+    space: dict[str, Any] = {
+        "score.slot.lr": wide,
+        "score.slot.steps": (1, slot.steps),
+        "gang.ranks": (spec.gang.ranks,),
+    }
+    assert replace(GRID, space=space).own_point(spec) == {
+        "score.slot.lr": slot.lr,
+        "score.slot.steps": slot.steps,
+        "gang.ranks": spec.gang.ranks,
+    }
+    assert replace(GRID, space=space | {"score.slot.steps": (slot.steps + 1,)}).own_point(spec) is None
+    assert replace(GRID, space=space | {"score.slot.lr": Range(low=slot.lr * 2, high=1.0)}).own_point(spec) is None
+    assert replace(GRID, space={"score.ttt.lr": (0.1,)}).own_point(spec) is None, "it is off in this recipe"

@@ -4,6 +4,7 @@ import io
 import re
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,10 @@ from model.net.gpt import GPT
 from model.stages import Stage
 from model.train import TrainConfig, fit
 from service.adapters.store_fs import FolderStore
-from service.experiment import Experiment, contend
+from service.experiment import Experiment, Race, Sampling, contend
 from service.history import START_S
 from service.progress import score_progress, step_progress
+from service.racing import Racing
 from service.spec import RunSpec
 from service.watch import Board, clock, now_line, table, watch
 from sweeps.spaces import SWEEPS
@@ -182,6 +184,45 @@ def test_the_time_left_is_the_mean_cost_of_each_kind_of_missing_stage(
     left_s, whole = board.eta_s()
     assert whole
     assert left_s == pytest.approx(sum(cost[stage] * count for stage, count in missing.items()))
+
+
+def test_the_time_left_leaves_out_what_a_race_has_stopped(
+    experiment: Experiment, store: FolderStore, finish: Finish
+) -> None:
+    race = replace(experiment, race=Race(racing=Racing(confirm=())))
+    board = Board(race, store)
+    for config, contender in enumerate(race.contenders):
+        for planned in contender.plans[42]:
+            score = {"val_bpb": 1 + 0.1 * abs(config - 2)} if planned.stage.startswith("score.") else None
+            if store.find(planned.key) is None:
+                finish(store, planned, score)
+    board.refresh()
+    cost = {race.stages[key][0]: report.elapsed_s + START_S for key, report in board.reports.items()}
+    slots = [r.elapsed_s + START_S for key, r in board.reports.items() if race.stages[key][0] is Stage.SLOT]
+    cost[Stage.SLOT] = sum(slots) / len(slots)
+    left_s, whole = board.eta_s()
+    assert whole
+    # Two more seeds of the base and of the second trial: three of the four are a tenth behind.
+    assert left_s == pytest.approx(2 * sum(cost[s] for s in (Stage.TRAIN, Stage.PACK, Stage.SLIDING, Stage.SLOT)))
+    assert now_line(board).startswith("7/15 stages")
+    assert len(race.stages) == 21
+
+
+def test_a_search_that_grows_is_shown_with_its_new_trials_and_has_no_whole_estimate_before(
+    experiment: Experiment, store: FolderStore
+) -> None:
+    sampling = Sampling(trials=4, at_once=2, given=1, digest="", sampler=lambda: None, contend=lambda _: None)  # type: ignore
+    whole = replace(experiment, sampling=sampling)
+    first = replace(whole, contenders=whole.contenders[:3])
+    console = Console(file=io.StringIO(), width=80)
+    with watch(first, store, console) as show:
+        show(whole)
+    board = Board(first, store)
+    assert "2 trials not proposed yet" in now_line(board)
+    assert not board.eta_s()[1]
+    board.show(whole)
+    assert now_line(board).startswith("0/21 stages")
+    assert "not proposed" not in now_line(board)
 
 
 def test_plain_output_has_one_line_for_each_stage_that_finishes(

@@ -92,3 +92,11 @@ def test_a_stage_that_the_plan_did_not_know_is_reserved_for_until_its_deadline(s
     asyncio.run(purse.reserve(stages[0]))
     assert purse.ledger is not None
     assert purse.ledger.reserved == {stages[0].key: stages[0].deadline_s / HOUR_S}
+
+
+def test_of_a_kind_that_the_plan_knows_it_is_reserved_for_at_what_that_takes(stages: list[PlannedStage]) -> None:
+    purse = Purse(Ledger(limit=9.0, expected={stages[0].key: 1.0}, typical={"train": 2.0, "pack": 3.0}))
+    for planned in stages[:2]:
+        asyncio.run(purse.reserve(planned))
+    assert purse.ledger is not None
+    assert purse.ledger.reserved == {stages[0].key: 1.0, stages[1].key: 2.0}
