@@ -32,6 +32,9 @@ class StageStore(Protocol):
     def log(self, key: str) -> str:
         """What the ranks of a finished stage printed."""
 
+    def peek(self, key: str) -> StageReport | None:
+        """The report of a finished stage, unverified, and nothing is set aside."""
+
     def attempts(self, key: str) -> int:
         """Number of the newest try of a stage, from 1; 0 when this store knows of none."""
 

@@ -24,6 +24,8 @@ class Settings:
     """CADDIE_AUTHOR: the name in a record's submission.json."""
     github_id: str
     """CADDIE_GITHUB_ID: likewise."""
+    store_url: str = ""
+    """CADDIE_STORE: where finished stages are kept for all nodes, as ``s3://bucket/folder``; empty: ``home``."""
     node_usd_per_hour: float | None = None
     """CADDIE_NODE_USD_PER_HOUR: what an hour of a node with 8 GPUs costs; None: :mod:`service.money` knows."""
 
@@ -49,6 +51,7 @@ def read_settings(environ: Mapping[str, str] = os.environ) -> Settings:
         mlflow_uri=environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{home / 'mlflow.db'}",
         author=environ.get("CADDIE_AUTHOR", ""),
         github_id=environ.get("CADDIE_GITHUB_ID", ""),
+        store_url=environ.get("CADDIE_STORE", ""),
         node_usd_per_hour=_number(environ, "CADDIE_NODE_USD_PER_HOUR"),
     )
 

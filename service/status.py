@@ -11,7 +11,7 @@ from typing import Any
 from service.notes import ExperimentNote
 from service.ports import StageStore
 from service.shown import RunStatus
-from service.view import ConfigState, peek, states_of
+from service.view import ConfigState, states_of
 
 TAIL_BYTES = 8192
 """How much of a log's end is read to find its last line."""
@@ -25,7 +25,7 @@ def status_json(
 ) -> dict[str, Any]:
     """``experiments``, begun last first, and ``running`` stages, the oldest first; ages in seconds."""
     now_s = time.time() if now_s is None else now_s
-    find = functools.cache(peek(store))
+    find = functools.cache(store.peek)
     newest = sorted(notes, key=lambda note: (-note.started_s, note.id))
     experiments = [_experiment(note, states_of(note, find, alive=alive(note)), alive(note), now_s) for note in newest]
     return {"experiments": experiments, "running": _running(newest, store, now_s)}

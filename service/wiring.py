@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import shutil
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from service.adapters.local_gang import run_here
 from service.adapters.notes_fs import NoteFolder
 from service.adapters.ray_token import use_own_token
 from service.adapters.store_fs import FolderStore
+from service.adapters.stores import StoreAt, open_notes, open_store
 from service.corpus.documents import find_documents
 from service.corpus.prepare import Progress, prepare
 from service.money import Ledger
@@ -38,14 +40,26 @@ class Wiring:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
+        self.at = StoreAt(home=settings.home, url=settings.store_url)
 
     def store(self) -> StageStore:
-        """The stage store below the home folder."""
-        return FolderStore(self.settings.home)
+        """The stage store: below the home folder, or where CADDIE_STORE says."""
+        return self._store
+
+    @functools.cached_property
+    def _store(self) -> FolderStore:
+        return open_store(self.at)
+
+    @functools.cached_property
+    def _notes(self) -> NoteFolder:
+        return open_notes(self.at)
 
     def corpus(self, spec: RunSpec, progress: Progress) -> Corpus:
-        """The prepared corpus of ``spec``, made if it isn't there."""
-        return prepare(find_documents(spec.corpus), spec.config.net.vocab_size, self.settings.corpora, progress)
+        """The prepared corpus of ``spec``, made if it isn't there, where every node finds it."""
+        corpus = prepare(find_documents(spec.corpus), spec.config.net.vocab_size, self.settings.corpora, progress)
+        if self.at.url:
+            self._store.share(corpus)
+        return corpus
 
     def engine(self, ledger: Ledger | None = None) -> AbstractContextManager[Engine]:
         """Ray: the cluster of RAY_ADDRESS, or one of our own; it launches what ``ledger`` pays."""
@@ -53,11 +67,11 @@ class Wiring:
             use_own_token(self.settings.home)
         from service.adapters.ray_engine import ray_engine
 
-        return ray_engine(self.settings.ray_address, self.settings.home, ledger)
+        return ray_engine(self.settings.ray_address, self.at, ledger)
 
     def run_here(self, planned: PlannedStage) -> StageReport:
         """The report of a stage that this machine computes itself, or has computed."""
-        return run_here(planned, FolderStore(self.settings.home))
+        return run_here(planned, self._store)
 
     def tracker(self) -> Tracker:
         """MLflow."""
@@ -67,7 +81,7 @@ class Wiring:
 
     def notes(self) -> NoteFolder:
         """Notes of the experiments that were run."""
-        return NoteFolder(self.settings.home)
+        return self._notes
 
 
 def provenance() -> Provenance:

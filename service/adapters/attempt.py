@@ -12,6 +12,7 @@ from typing import Any
 from model.codec import TAG
 from model.job import LOG
 from model.report import StageReport, write_json
+from service.adapters.flight import ask
 from service.adapters.store_fs import FolderStore, refusals
 from service.adapters.torchrun import run_gang, torchrun_command
 from service.errors import FailureKind, StoreError
@@ -52,7 +53,8 @@ async def _run_attempts(group: Sequence[PlannedStage], store: FolderStore) -> li
         return [Outcome(kind=FailureKind.OPERATOR, why=why) for _ in group]
     attempts = [store.begin(planned.key) for planned in group]
     alongside = {str(attempt / "out"): planned.config for planned, attempt in zip(group[1:], attempts[1:], strict=True)}
-    write_json(attempts[0] / "job.json", job_json(first, store) | {"alongside": alongside})
+    job = await ask(store, job_json, first, store)
+    write_json(attempts[0] / "job.json", job | {"alongside": alongside})
     command = torchrun_command(first.stage, first.gang.ranks, attempts[0] / "job.json", attempts[0] / "out")
     deadline_s = first.deadline_s * len(group)
     started = time.monotonic()
@@ -61,7 +63,8 @@ async def _run_attempts(group: Sequence[PlannedStage], store: FolderStore) -> li
     outcomes = []
     for planned, attempt in zip(group, attempts, strict=True):
         try:
-            outcomes.append(Outcome(report=store.publish(planned.key, attempt, made_of(planned) | took)))
+            report = await ask(store, store.publish, planned.key, attempt, made_of(planned) | took)
+            outcomes.append(Outcome(report=report))
         except (ValueError, FileNotFoundError) as error:
             if ended.timed_out:
                 why = f"not finished after {deadline_s:.0f} s (log: {attempts[0] / LOG})"
@@ -72,15 +75,15 @@ async def _run_attempts(group: Sequence[PlannedStage], store: FolderStore) -> li
 
 
 def job_json(planned: PlannedStage, store: FolderStore) -> dict[str, Any]:
-    """The job that the ranks read, as :class:`model.job.Job` encodes."""
+    """The job that the ranks read, as :class:`model.job.Job` encodes; what they read is on this node then."""
     return {
         TAG: "model.job:Job",
         "config": planned.config,
         "seed": planned.seed,
-        "corpus": planned.corpus,
+        "corpus": store.corpus_here(planned.corpus, planned.corpus_digest),
         "corpus_digest": planned.corpus_digest,
         "stage": str(planned.stage),
-        "inputs": {stage: str(store.folder(key)) for stage, key in planned.inputs.items()},
+        "inputs": {stage: str(store.brought(key)) for stage, key in planned.inputs.items()},
         "device": planned.gang.device,
         "threads": planned.gang.threads,
     }

@@ -7,18 +7,19 @@ their processes. Only the store outlives a driver.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import ray
 
 from model.report import StageReport
 from model.stages import Stage
 from service.adapters.attempt import Outcome
+from service.adapters.flight import LockLost, ask, held
 from service.adapters.purse import Purse
 from service.adapters.ray_gang import GangPool
-from service.adapters.store_fs import FolderStore
+from service.adapters.stores import StoreAt, open_store
 from service.errors import CaddieError, FailureKind, StageFailed
 from service.money import Ledger
 from service.ports import Plan
@@ -28,8 +29,6 @@ from service.stages import PlannedStage
 
 RETRIES = {FailureKind.INFRASTRUCTURE: 2}
 """How often a stage is tried again, by class of failure; a bug or a broken cap is not."""
-OTHER_COMPUTES_S = 0.5
-"""How often to look whether another driver has finished the stage we both want."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +43,8 @@ class Waiting:
 class Broker:
     """Single flight over stage keys: within this driver by task, across drivers by a lock in the store."""
 
-    def __init__(self, home: str, ledger: Ledger | None = None) -> None:
-        self.home, self.store, self.purse = Path(home), FolderStore(Path(home)), Purse(ledger)
+    def __init__(self, at: StoreAt, ledger: Ledger | None = None) -> None:
+        self.at, self.store, self.purse = at, open_store(at.from_here()), Purse(ledger)
         self.flights: dict[str, asyncio.Task[StageReport]] = {}
         self.pools: dict[GangShape, GangPool] = {}
         self.gathering: dict[str, list[Waiting]] = {}
@@ -89,14 +88,15 @@ class Broker:
 
     async def _compute(self, planned: PlannedStage) -> StageReport:
         while True:
-            with self.store.lock(planned.key) as ours:
-                # Looked up under the lock: another driver may have finished it while we waited.
-                report = self.store.find(planned.key)
-                if report is not None:
-                    return report
-                if ours:
-                    return await self._try(planned)
-            await asyncio.sleep(OTHER_COMPUTES_S)
+            with contextlib.suppress(LockLost):
+                async with held(self.store, planned.key) as ours:
+                    # Looked up under the lock: another driver may have finished it while we waited.
+                    report = await ask(self.store, self.store.find, planned.key)
+                    if report is not None:
+                        return report
+                    if ours:
+                        return await self._try(planned)
+            await asyncio.sleep(self.store.look_again_s)
 
     async def _try(self, planned: PlannedStage) -> StageReport:
         if planned.stands_for:
@@ -148,7 +148,7 @@ class Broker:
         return await waiting.answer
 
     async def _run(self, planned: PlannedStage, choose: Callable[[], list[PlannedStage]]) -> list[Outcome]:
-        pool = self.pools.setdefault(planned.gang, GangPool(planned.gang, self.home))
+        pool = self.pools.setdefault(planned.gang, GangPool(planned.gang, self.at))
         group: list[PlannedStage] = []
 
         def chosen() -> list[PlannedStage]:

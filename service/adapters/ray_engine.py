@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import ray
 
 from service.adapters.ray_broker import Broker
 from service.adapters.ray_cluster import check_gang, ray_session
+from service.adapters.stores import StoreAt
 from service.money import Ledger
 from service.ports import Plan
 from service.results import SeedResult
@@ -23,9 +23,9 @@ CLOSE_S = 15.0
 class RayEngine:
     """One driver's view of the cluster."""
 
-    def __init__(self, home: Path, ledger: Ledger | None = None) -> None:
-        self.home = home
-        self.broker: Any = Broker.remote(str(home), ledger)  # type: ignore[attr-defined]
+    def __init__(self, at: StoreAt, ledger: Ledger | None = None) -> None:
+        self.home = at.home
+        self.broker: Any = Broker.remote(at, ledger)  # type: ignore[attr-defined]
 
     def check(self, gang: GangShape) -> None:
         """Refuse a gang that no node can hold."""
@@ -67,10 +67,10 @@ class RayEngine:
 
 
 @contextlib.contextmanager
-def ray_engine(address: str | None, home: Path, ledger: Ledger | None = None) -> Iterator[RayEngine]:
+def ray_engine(address: str | None, at: StoreAt, ledger: Ledger | None = None) -> Iterator[RayEngine]:
     """An engine on the cluster at ``address``, or on a local Ray of its own that ends with it."""
     with ray_session(address):
-        engine = RayEngine(home, ledger)
+        engine = RayEngine(at, ledger)
         try:
             yield engine
         finally:

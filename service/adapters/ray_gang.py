@@ -11,7 +11,6 @@ import contextlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import ray
@@ -20,7 +19,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from service.adapters.attempt import Outcome, run_attempts
 from service.adapters.ray_cluster import places_for, wanted_by
-from service.adapters.store_fs import FolderStore
+from service.adapters.stores import StoreAt, open_store
 from service.adapters.turns import Turns
 from service.errors import FailureKind
 from service.spec import GangShape
@@ -34,9 +33,9 @@ LINGER_S = 3.0
 class GangActor:
     """Holds a node's share for one gang and runs stages in it."""
 
-    async def run(self, group: Sequence[PlannedStage], home: str) -> list[Outcome]:
+    async def run(self, group: Sequence[PlannedStage], at: StoreAt) -> list[Outcome]:
         """Run a stage, or several that go together, in this node's share."""
-        return await run_attempts(group, FolderStore(Path(home)))
+        return await run_attempts(group, open_store(at.from_here()))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -55,8 +54,8 @@ class Hired:
 class GangPool:
     """All gangs of one shape: no more at once than the cluster holds, idle ones are used again."""
 
-    def __init__(self, shape: GangShape, home: Path) -> None:
-        self.shape, self.home = shape, home
+    def __init__(self, shape: GangShape, at: StoreAt) -> None:
+        self.shape, self.at = shape, at
         self.turns = Turns(lambda: places_for(shape))
         self.idle: list[Hired] = []
 
@@ -100,7 +99,7 @@ class GangPool:
         return Hired(group, actor)
 
     async def _ask(self, hired: Hired, group: Sequence[PlannedStage]) -> list[Outcome]:
-        running = hired.actor.run.remote(group, str(self.home))
+        running = hired.actor.run.remote(group, self.at)
         try:
             outcomes: list[Outcome] = await running
             return outcomes

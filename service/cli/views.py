@@ -52,7 +52,7 @@ def add_views(app: typer.Typer, make: MakeCommands) -> None:
         """Show experiments with their seeds and best config, and the stages that run now. Only reads."""
         commands = make()
         notes = _notes(commands)
-        there = commands.wiring.settings.home.is_dir()
+        there = commands.wiring.settings.home.is_dir() or commands.wiring.settings.store_url
         store = commands.wiring.store() if there else None
         data = status_json(notes, store, commands.wiring.notes().alive) if store else {"experiments": [], "running": []}
         if json_:
