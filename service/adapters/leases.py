@@ -2,8 +2,9 @@
 
 ``locks/<key>.<n>`` is created only if it isn't there, so that one of many gets it; its holder writes something new into
 it every few seconds. Who sees the same content for LEASE_S **of its own monotonic clock** takes over by creating
-``n + 1`` in the same way, and a holder that finds that has lost its lease. No two clocks are ever compared. A holder
-that can't reach the store goes on: it loses nothing until somebody else has taken over.
+``n + 1`` in the same way, and a holder that finds that has lost its lease. The generations before are left until the
+last one ends, so that a listing never looks empty while a key is held. No two clocks are ever compared. A holder that
+can't reach the store goes on: it loses nothing until somebody else has taken over.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from service.adapters.remote import Remote
@@ -36,6 +37,8 @@ class Lease:
     folder: str
     key: str
     generation: int
+    before: Sequence[int]
+    """Generations that this one took over from."""
     on_loss: Callable[[], None]
     owner: str = field(default_factory=lambda: f"{socket.gethostname()} {os.getpid()} {secrets.token_hex(8)}")
     """Says who holds it, to people as well; no two are alike."""
@@ -47,6 +50,10 @@ class Lease:
 
     def name(self, ahead: int = 0) -> str:
         return f"{self.folder}/{self.key}.{self.generation + ahead}"
+
+    def names(self) -> list[str]:
+        """Everything of this key, ours last."""
+        return [f"{self.folder}/{self.key}.{number}" for number in self.before] + [self.name()]
 
     def content(self) -> bytes:
         return f"{self.owner} {self.beats}\n".encode()
@@ -116,12 +123,10 @@ class Leases:
         newest = generations[-1] if generations else 0
         if newest and not self._is_stale(key, newest):
             return None
-        lease = Lease(folder=self.folder, key=key, generation=newest + 1, on_loss=on_loss)
+        lease = Lease(folder=self.folder, key=key, generation=newest + 1, before=generations, on_loss=on_loss)
         if not self.remote.create(lease.name(), lease.content()):
             return None
         self._seen.pop(key, None)
-        for old in generations:
-            self.remote.delete(f"{self.folder}/{key}.{old}")
         return lease
 
     def _is_stale(self, key: str, generation: int) -> bool:
@@ -154,7 +159,8 @@ class Leases:
             lease.over = True
             try:
                 if lease.is_ours(self.remote.read(lease.name())):
-                    self.remote.delete(lease.name())
+                    for name in lease.names():
+                        self.remote.delete(name)
             except StoreError as error:
                 _log.warning("the lease on %s frees itself in %.0f s: %s", lease.key, LEASE_S, error)
 

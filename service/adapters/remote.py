@@ -129,11 +129,17 @@ class Remote:
 
     def listing(self, folder: str) -> dict[str, float]:
         """Names of the objects right below ``folder``, each with the Unix time at which it was written."""
+        rows: dict[str, float] = {}
         with self._asking(folder), contextlib.suppress(FileNotFoundError):
-            found = self.files.ls(self._path(folder), detail=True, refresh=True)
-            rows = {one["name"].rpartition("/")[2]: _written_s(one) for one in found if one["type"] == "file"}
-            return {name: at_s for name, at_s in rows.items() if name and not name.startswith(".")}
-        return {}
+            if self.on_s3:
+                found = self.files.ls(self._path(folder), detail=True, refresh=True)
+                rows = {one["name"].rpartition("/")[2]: _written_s(one) for one in found if one["type"] == "file"}
+            else:
+                for path in Path(self._path(folder)).iterdir():
+                    with contextlib.suppress(FileNotFoundError):  # gone meanwhile; the others are still there
+                        if path.is_file():
+                            rows[path.name] = path.stat().st_mtime
+        return {name: at_s for name, at_s in rows.items() if name and not name.startswith(".")}
 
     def written_s(self, name: str) -> float:
         """When an object was written, as Unix time of the server.

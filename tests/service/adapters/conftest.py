@@ -6,6 +6,7 @@ import os
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import psutil
 import pytest
@@ -51,3 +52,33 @@ def alive(monkeypatch: pytest.MonkeyPatch) -> Iterator[Alive]:
     yield find
     for process in find():
         process.kill()
+
+
+@pytest.fixture(scope="session")
+def s3_port() -> Iterator[int]:
+    """An S3 server of ours, or a reason why not."""
+    for name in ("moto", "s3fs"):
+        pytest.importorskip(name)
+    from tests.s3_server import serving
+
+    with serving() as port:
+        yield port
+
+
+@pytest.fixture
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A fresh place for a store: of each kind by ``pytest.mark.parametrize("url", KINDS, indirect=True)``."""
+    on_s3 = getattr(request, "param", "file") == "s3"
+    return str(request.getfixturevalue("s3_url")) if on_s3 else f"file://{tmp_path}/remote"
+
+
+@pytest.fixture
+def s3_url(s3_port: int, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A folder of a fresh bucket, and the environment that leads there."""
+    from tests.s3_server import environment, make_bucket
+
+    for name, value in environment(s3_port).items():
+        monkeypatch.setenv(name, value)
+    bucket = f"test-{uuid.uuid4().hex[:12]}"
+    make_bucket(s3_port, bucket)
+    return f"s3://{bucket}/caddie"

@@ -14,6 +14,7 @@ from model.stages import Stage
 from service.adapters.attempt import Outcome
 from service.adapters.ray_broker import Broker
 from service.adapters.store_fs import FolderStore
+from service.adapters.stores import StoreAt
 from service.errors import FailureKind
 from service.money import Ledger
 from service.results import SeedResult, SeedStatus
@@ -46,7 +47,7 @@ class Gangs:
 def play(
     store: FolderStore, gangs: Gangs, plans: Sequence[tuple[PlannedStage, ...]], ledger: Ledger | None
 ) -> list[SeedResult]:
-    broker = HERE(str(store.stages.parent), ledger)
+    broker = HERE(StoreAt(home=store.stages.parent), ledger)
     broker.pools[plans[0][0].gang] = gangs
 
     async def seeds() -> list[SeedResult]:
