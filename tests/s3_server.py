@@ -1,4 +1,4 @@
-"""An S3 server for tests, moto's, in a thread or as a process: ``python s3_server.py PORT BUCKET``.
+"""An S3 server for tests, moto's, in a thread or as a process: ``python s3_server.py PORT``.
 
 One request at a time: moto looks whether an object is there and then writes it, which S3 does in one.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import boto3
@@ -23,11 +23,12 @@ def environment(port: int) -> dict[str, str]:
     return LOGIN | {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}"}
 
 
-def server(port: int = 0) -> BaseWSGIServer:
-    """A server that listens and doesn't serve yet."""
+def server(port: int = 0, before: Callable[[dict[str, Any]], None] = lambda environ: None) -> BaseWSGIServer:
+    """A server that listens and doesn't serve yet; ``before`` sees each request first."""
     moto, guard = DomainDispatcherApplication(create_backend_app), threading.Lock()
 
     def one_at_a_time(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        before(environ)
         with guard:
             return list(moto(environ, start_response))
 
@@ -35,9 +36,9 @@ def server(port: int = 0) -> BaseWSGIServer:
 
 
 @contextlib.contextmanager
-def serving(port: int = 0) -> Iterator[int]:
+def serving(before: Callable[[dict[str, Any]], None] = lambda environ: None) -> Iterator[int]:
     """A server in a thread; its port."""
-    one = server(port)
+    one = server(before=before)
     thread = threading.Thread(target=one.serve_forever, daemon=True)
     thread.start()
     try:
@@ -61,8 +62,4 @@ def make_bucket(port: int, name: str) -> None:
 
 
 if __name__ == "__main__":
-    one = server(int(sys.argv[1]))
-    serve = threading.Thread(target=one.serve_forever)
-    serve.start()
-    make_bucket(one.port, sys.argv[2])
-    serve.join()
+    server(int(sys.argv[1])).serve_forever()

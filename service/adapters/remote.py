@@ -28,6 +28,8 @@ S3_OPTIONS: Mapping[str, Any] = {
         "retries": {"mode": "standard", "total_max_attempts": 3},
     },
 }
+PROBE = ".created-once"
+"""An object that shows whether the server keeps the one promise that locks stand on."""
 S3_TRIES = 2
 """How often s3fs itself asks again what botocore has given up."""
 
@@ -181,6 +183,8 @@ class Remote:
                 raise StoreError(
                     f"{self.url}: there is no bucket {bucket!r} - create it, or mend CADDIE_STORE"
                 ) from error
+        if self.create(PROBE, b"") and self.create(PROBE, b""):
+            raise StoreError(f"{self.url}: this server ignores 'If-None-Match: *', so that nothing can be locked there")
 
     @contextlib.contextmanager
     def _asking(self, what: str) -> Iterator[None]:

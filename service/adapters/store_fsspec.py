@@ -165,7 +165,8 @@ class RemoteStore(FolderStore):
         Raises:
             StoreError: the store hasn't it either, or it is damaged.
         """
-        for place in (Path(folder), self.corpora / digest):
+        own = [Path(folder)] if Path(folder).is_relative_to(self.corpora) else []
+        for place in (*own, self.corpora / digest):
             with contextlib.suppress(ValueError):
                 return str(open_corpus(place, digest).folder)
         with self._bringing(f"corpus-{digest}") as scratch:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -90,6 +91,25 @@ def test_a_server_that_is_away_is_named_with_the_way_out(s3_url: str, monkeypatc
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{free_ports(1)[0]}")
     with pytest.raises(StoreError, match=r"^s3://test-.*127\.0\.0\.1.*is the server up, are AWS_ENDPOINT_URL"):
         Remote(s3_url)
+
+
+@pytest.fixture
+def careless(s3_port: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The same server behind one that loses the condition, as older ones ignore it."""
+    from tests.s3_server import serving
+
+    def forget(environ: dict[str, Any]) -> None:
+        environ.pop("HTTP_IF_NONE_MATCH", None)
+
+    with serving(before=forget) as port:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
+        yield
+
+
+def test_a_server_on_which_nothing_can_be_locked_is_refused(s3_url: str, careless: None) -> None:
+    for _ in range(2):
+        with pytest.raises(StoreError, match=r"this server ignores 'If-None-Match: \*'"):
+            Remote(s3_url)
 
 
 REFUSAL = b"<Error><Code>SignatureDoesNotMatch</Code><Message>not the right signature</Message></Error>"

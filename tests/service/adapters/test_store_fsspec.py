@@ -248,7 +248,8 @@ def prepared(documents_file: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 @on_each
 def test_a_corpus_reaches_a_node_that_lacks_it(node: MakeNode, prepared: Corpus, tmp_path: Path) -> None:
     here, there = node("here"), node("there")
-    assert here.corpus_here(str(prepared.folder), prepared.digest) == str(prepared.folder)
+    own = shutil.copytree(prepared.folder, here.corpora / "walks-sp384")
+    assert here.corpus_here(str(own), prepared.digest) == str(own)
     elsewhere = str(tmp_path / "of-another-machine")
     with pytest.raises(StoreError, match=f"corpus {prepared.digest} isn't there"):
         there.corpus_here(elsewhere, prepared.digest)
