@@ -21,7 +21,6 @@ from service.errors import StoreError
 
 S3_OPTIONS: Mapping[str, Any] = {
     "use_listings_cache": False,  # others write there, too
-    "skip_instance_cache": True,  # another environment may name another server
     "config_kwargs": {
         "connect_timeout": 5,
         "read_timeout": 20,

@@ -1,6 +1,6 @@
 """The cluster of docker/compose.yaml as processes: head, two workers, MLflow on a real PostgreSQL, and an S3 server.
 
-Commands, health checks and settings are the compose file's own; only ports, folders, the S3 server (moto's) and a node's
+Commands, health checks and settings are the compose file's own; only ports, folders, the S3 server (moto's) and nodes'
 size differ. Every node has a home folder of its own, so that S3 is all that they share.
 """
 

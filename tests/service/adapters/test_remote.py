@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,15 @@ from service.adapters.remote import Remote
 from service.errors import StoreError
 
 on_each = pytest.mark.parametrize("url", ["file", "s3"], indirect=True)
+
+
+@pytest.fixture(autouse=True)
+def fresh_clients() -> Iterator[None]:
+    """s3fs keeps a client for the whole process, and these tests change what it reads from the environment."""
+    client = importlib.import_module("s3fs").S3FileSystem
+    client.clear_instance_cache()
+    yield
+    client.clear_instance_cache()
 
 
 @on_each

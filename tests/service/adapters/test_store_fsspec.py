@@ -86,12 +86,15 @@ def test_what_one_node_publishes_another_has_byte_for_byte(node: MakeNode) -> No
 
 
 def test_a_gang_s_node_fetches_what_its_stage_builds_on(
-    node: MakeNode, spec: RunSpec, corpus: Corpus, finish: Callable[..., Any]
+    node: MakeNode, spec: RunSpec, prepared: Corpus, finish: Callable[..., Any]
 ) -> None:
     here, there = node("here"), node("there")
-    train, pack, *_ = plan_seed(spec, 1, corpus)
+    train, pack, *_ = plan_seed(spec, 1, prepared)
+    here.share(prepared)
     finish(here, train)
-    folder = job_json(pack, there)["inputs"]["train"]
+    job = job_json(pack, there)
+    assert job["corpus"] == str(there.corpora / prepared.digest)
+    folder = job["inputs"]["train"]
     assert Path(folder).is_relative_to(there.stages)
     assert (Path(folder) / "output.bin").read_bytes() == (here.folder(train.key) / "output.bin").read_bytes()
     with pytest.raises(StoreError, match=f"{pack.key} was finished and isn't there any more"):
