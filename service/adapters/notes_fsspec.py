@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -45,6 +46,16 @@ class RemoteNotes(NoteFolder):
         """Write ``note`` and mark its experiment as being run, for every machine."""
         with super().hold(note), self.marks.hold(f"{_mark(note)}{secrets.token_hex(4)}"):
             yield
+
+    @contextlib.contextmanager
+    def showing(self) -> Iterator[None]:
+        """Be the only one, of all machines, who brings a view up to date."""
+        while True:
+            with self.marks.hold("view") as ours:
+                if ours:
+                    yield
+                    return
+            time.sleep(RENEW_S / 5)
 
     def alive(self, note: ExperimentNote) -> bool:
         """Whether a driver runs the experiment now, on any machine."""

@@ -38,6 +38,8 @@ from service.history import MADE_OF, Finished, finished_of
 from service.stages import key_prefix
 
 ENTRIES, FILES, CORPORA, DAMAGED = "entries", "files", "corpora", "damaged"
+PATIENCE_S = (2.0, 10.0, 60.0, 180.0)
+"""Pauses before another try to upload a finished stage: what it cost is more than a gang that waits for minutes."""
 
 _log = logging.getLogger(__name__)
 
@@ -107,7 +109,15 @@ class RemoteStore(FolderStore):
             StoreError: the disk or the remote refuses.
         """
         report = super().publish(key, attempt, made_of)
-        return report if key in self._same else self._push(key)
+        if key in self._same:
+            return report
+        for pause_s in PATIENCE_S:
+            try:
+                return self._push(key)
+            except StoreError as error:
+                _log.warning("stage %s is finished and can't be uploaded, again in %.0f s: %s", key, pause_s, error)
+                time.sleep(pause_s)
+        return self._push(key)
 
     def brought(self, key: str) -> Path:
         """Where a finished stage's outputs lie on this node, fetched if they weren't here."""
@@ -240,7 +250,12 @@ class RemoteStore(FolderStore):
             except (ValueError, FileNotFoundError) as error:
                 self._set_aside_there(key, entry.to_json(), str(error))
                 return None
-            os.rename(scratch, self.stages / key)
+            try:
+                os.rename(scratch, self.stages / key)
+            except OSError:  # published on this node at this moment
+                if (report := super().find(key)) is None:
+                    raise
+                return report
         self._settle(key)
         return entry.report
 

@@ -80,8 +80,9 @@ def _sync(commands: Commands, only: str | None, baseline: str | None) -> list[di
         notes = [folder.write(note) for note in _compared(notes, baseline)]
     rows = []
     for name in dict.fromkeys(note.name for note in notes):
-        view = view_of([note for note in notes if note.name == name], commands.wiring.store(), folder.alive)
-        done = commands.wiring.tracker().sync(view)
+        with folder.showing():
+            view = view_of([note for note in notes if note.name == name], commands.wiring.store(), folder.alive)
+            done = commands.wiring.tracker().sync(view)
         counts = {"created": done.created, "changed": done.changed, "unchanged": done.unchanged}
         rows.append({"name": name, "configs": len(view.configs), **counts})
     return rows

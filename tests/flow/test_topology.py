@@ -325,6 +325,7 @@ def test_two_sweeps_share_stages_over_s3_on_both_workers_and_show_in_mlflow(
     wait_until("both sweeps have ended", all_ended)
     print("\nTIMES", time.monotonic() - began)
     printed = [run.communicate(timeout=20)[0] for run in runs]
+    print(*printed, sep="\n")
     assert [run.returncode for run in runs] == [0, 0], printed
     assert seen >= set(topology.workers), printed
     assert niceness == {0}, "ranks run before nothing and behind nothing"

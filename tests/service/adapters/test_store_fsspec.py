@@ -104,6 +104,7 @@ def test_a_gang_s_node_fetches_what_its_stage_builds_on(
 def test_an_upload_that_breaks_off_at_any_point_leaves_nothing_to_find_and_is_made_up_for(
     node: MakeNode, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("service.adapters.store_fsspec.PATIENCE_S", ())
     for broken in range(5):
         here, sent = node(f"here{broken}"), list[str]()
         real_send, real_create = here.remote.send, here.remote.create
@@ -134,6 +135,24 @@ def test_an_upload_that_breaks_off_at_any_point_leaves_nothing_to_find_and_is_ma
         assert there.find(KEY) == report
         there.remote.delete(f"entries/{KEY}.json")
     assert len(sent) == 4
+
+
+def test_a_finished_stage_outlasts_a_server_that_is_away_for_a_while(
+    node: MakeNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.adapters.store_fsspec.PATIENCE_S", (0.0, 0.0))
+    here, refusals = node("here"), [2]
+    real = here.remote.send
+
+    def send(source: Path, name: str) -> None:
+        if refusals[0]:
+            refusals[0] -= 1
+            raise StoreError("the server is away")
+        real(source, name)
+
+    monkeypatch.setattr(here.remote, "send", send)
+    report = here.publish(KEY, attempt_of(here))
+    assert node("there").find(KEY) == report
 
 
 def test_a_home_from_before_the_url_was_set_is_taken_along(node: MakeNode, tmp_path: Path) -> None:
@@ -371,3 +390,28 @@ def test_a_driver_is_seen_alive_from_another_machine_until_it_ends_or_its_mark_i
             assert not there.alive(note)
     assert not there.alive(note)
     assert json.loads((tmp_path / "here/experiments" / f"{note.name}-{note.id}.json").read_text())["name"] == note.name
+
+
+@pytest.mark.parametrize("shared", [True, False], ids=["folder", "url"])
+def test_of_those_who_bring_a_view_up_to_date_one_does_at_a_time(
+    url: str, tmp_path: Path, shared: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.adapters.notes_fsspec.RENEW_S", 0.05)
+    inside, most = [0], [0]
+
+    def show(number: int) -> None:
+        at = StoreAt(home=tmp_path / "home") if shared else StoreAt(home=tmp_path / str(number), url=url)
+        notes = open_notes(at)
+        for _ in range(3):
+            with notes.showing():
+                inside[0] += 1
+                most[0] = max(most[0], inside[0])
+                notes.read()
+                inside[0] -= 1
+
+    threads = [threading.Thread(target=show, args=(number,)) for number in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert most == [1]
