@@ -13,7 +13,6 @@ who publish the same key can't mix their files, and a half upload is never seen.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import hashlib
 import json
 import logging
@@ -24,56 +23,25 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from model.data.shards import MANIFEST, Corpus, open_corpus
+from model.data.shards import Corpus, open_corpus
 from model.job import LOG
-from model.report import REPORT, FileRef, StageReport, file_ref, read_report, report_from_json
+from model.report import REPORT, StageReport, file_ref, read_report
 from model.stages import Stage
+from service.adapters.corpora_fsspec import bring, share
+from service.adapters.entries import Entry, entry_from_json
 from service.adapters.leases import Leases
 from service.adapters.locks import file_lock
 from service.adapters.remote import Remote
 from service.adapters.store_fs import FolderStore, refusals
-from service.corpus.prepare import ready
 from service.errors import StoreError
 from service.history import MADE_OF, Finished, finished_of
 from service.stages import key_prefix
 
-ENTRIES, FILES, CORPORA, DAMAGED = "entries", "files", "corpora", "damaged"
+ENTRIES, FILES, DAMAGED = "entries", "files", "damaged"
 PATIENCE_S = (2.0, 10.0, 60.0, 180.0)
 """Pauses before another try to upload a finished stage: what it cost is more than a gang that waits for minutes."""
 
 _log = logging.getLogger(__name__)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class Entry:
-    """What the store says of a finished stage."""
-
-    digest: str
-    """Of its report's bytes: the folder of its files."""
-    files: Mapping[str, FileRef]
-    report: StageReport
-    made_of: Mapping[str, Any] | None
-
-    def to_json(self) -> bytes:
-        return json.dumps(dataclasses.asdict(self), indent=1, sort_keys=True, allow_nan=False).encode()
-
-
-def entry_from_json(data: bytes) -> Entry:
-    """An entry from its bytes.
-
-    Raises:
-        ValueError: it is none.
-    """
-    try:
-        found = json.loads(data)
-        return Entry(
-            digest=str(found["digest"]),
-            files={name: FileRef(**ref) for name, ref in found["files"].items()},
-            report=report_from_json(found["report"]),
-            made_of=found["made_of"],
-        )
-    except (KeyError, TypeError, AttributeError, UnicodeDecodeError) as error:
-        raise ValueError(f"not an entry: {error!r}") from error
 
 
 class RemoteStore(FolderStore):
@@ -162,12 +130,7 @@ class RemoteStore(FolderStore):
 
     def share(self, corpus: Corpus) -> None:
         """Upload a prepared corpus, unless it is there."""
-        place = f"{CORPORA}/{corpus.digest}"
-        if self.remote.read(f"{place}/{MANIFEST}") is not None:
-            return
-        for name in _files_of(corpus):
-            self.remote.send(corpus.folder / name, f"{place}/{name}")
-        self.remote.create(f"{place}/{MANIFEST}", (corpus.folder / MANIFEST).read_bytes())
+        share(self.remote, corpus)
 
     def corpus_here(self, folder: str, digest: str) -> str:
         """Where this node has the corpus that the driver has in ``folder``; fetched if it hasn't.
@@ -182,28 +145,10 @@ class RemoteStore(FolderStore):
         with self._bringing(f"corpus-{digest}") as scratch:
             target = self.corpora / digest
             if not target.exists():
-                self._bring_corpus(digest, scratch)
+                bring(self.remote, digest, scratch)
                 target.parent.mkdir(parents=True, exist_ok=True)
                 os.rename(scratch, target)
         return str(target)
-
-    def _bring_corpus(self, digest: str, scratch: Path) -> None:
-        place = f"{CORPORA}/{digest}"
-        manifest = self.remote.read(f"{place}/{MANIFEST}")
-        if manifest is None:
-            raise StoreError(f"{self.remote.url}: corpus {digest} isn't there: run the same again, which uploads it")
-        (scratch / MANIFEST).write_bytes(manifest)
-        try:
-            for name in _files_of(open_corpus(scratch, digest)):
-                self.remote.fetch(f"{place}/{name}", scratch / name)
-            sound = ready(scratch) is not None
-        except (ValueError, FileNotFoundError):
-            sound = False
-        if not sound:
-            self.remote.delete(f"{place}/{MANIFEST}")
-            raise StoreError(
-                f"{self.remote.url}: corpus {digest} is damaged: run the same again, which uploads it anew"
-            )
 
     def _push(self, key: str) -> StageReport:
         """Upload what this node has of ``key``; where another's result is there already, that replaces ours."""
@@ -311,8 +256,3 @@ class RemoteStore(FolderStore):
                 yield scratch
             finally:
                 shutil.rmtree(scratch, ignore_errors=True)
-
-
-def _files_of(corpus: Corpus) -> list[str]:
-    paths = [corpus.tokenizer, *(path for shards in corpus.splits.values() for path in shards)]
-    return [str(path.relative_to(corpus.folder)) for path in paths]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import functools
 import importlib.util
 import json
 import os
@@ -16,10 +17,9 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -79,6 +79,17 @@ class Processes:
     ) -> int:
         """Start a process and wait until its health check succeeds; its pid. Fails with the end of every log."""
         self.start(name, command, environment, user)
+        return self.wait(name, command, environment, healthy, user)
+
+    def wait(
+        self,
+        name: str,
+        command: Sequence[str],
+        environment: Mapping[str, str],
+        healthy: Sequence[str],
+        user: str | None = None,
+    ) -> int:
+        """Wait for what was started before, as :meth:`up` does."""
 
         def true() -> bool:
             if self.running[name].poll() is not None:
@@ -189,6 +200,7 @@ def topology(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Topology]:
         try:
             start_s3(processes, places[0], s3)
             start_postgres(processes, database)
+            wait_for_mlflow = start_mlflow(processes, places[0], database, mlflow, s3)
             # One after another: each takes seconds of both cores, and Ray is in a hurry.
             local = [f"--port={gcs}", "--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}"]
             nodes.append(start_node(processes, "head", "head", places[0].environment | ours, local, {8265: dashboard}))
@@ -196,7 +208,7 @@ def topology(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Topology]:
                 join = [f"--address=127.0.0.1:{gcs}", "--num-cpus=1"]
                 nodes.append(start_node(processes, place.home.name, "worker", place.environment | ours, join, {}))
             HEADS.extend(nodes)
-            start_mlflow(processes, places[0], database, mlflow, s3)
+            wait_for_mlflow()
             yield Topology(
                 environment=ours | {"RAY_ADDRESS": f"127.0.0.1:{gcs}"},
                 workers=(nodes[1], nodes[2]),
@@ -285,8 +297,8 @@ def start_postgres(processes: Processes, port: int) -> None:
     processes.up("postgres", [str(POSTGRES["postgres"]), *server], login, create, user)
 
 
-def start_mlflow(processes: Processes, place: Place, database: int, port: int, s3: int) -> None:
-    """The compose file's server."""
+def start_mlflow(processes: Processes, place: Place, database: int, port: int, s3: int) -> Callable[[], int]:
+    """The compose file's server, begun; what waits for it. It loads while Ray's nodes come up."""
     here = f"@127.0.0.1:{database}/"
     command = [word.replace("@postgres/", here) for word in program(SERVICES["mlflow"]["command"])]
     auth = processes.folder / "mlflow_auth.ini"
@@ -296,7 +308,9 @@ def start_mlflow(processes: Processes, place: Place, database: int, port: int, s
         "MLFLOW_AUTH_CONFIG_PATH": str(auth),
         "MLFLOW_DISABLE_TELEMETRY": "true",
     }
-    processes.up("mlflow", command, place.environment | environment, health("mlflow", {5000: port}))
+    environment = place.environment | environment
+    processes.start("mlflow", command, environment)
+    return functools.partial(processes.wait, "mlflow", command, environment, health("mlflow", {5000: port}))
 
 
 def test_two_sweeps_share_stages_over_s3_on_both_workers_and_show_in_mlflow(
@@ -310,7 +324,6 @@ def test_two_sweeps_share_stages_over_s3_on_both_workers_and_show_in_mlflow(
         one.start("run", "tiny", "--seeds", seeds, *words, **environment)
         for one, seeds in ((place, "1,2"), (other, "2"))
     ]
-    began = time.monotonic()
     seen: set[int] = set()
     niceness: set[int] = set()
 
@@ -322,10 +335,8 @@ def test_two_sweeps_share_stages_over_s3_on_both_workers_and_show_in_mlflow(
                     seen.update(parent.pid for parent in psutil.Process(pid).parents())
         return all(run.poll() is not None for run in runs)
 
-    wait_until("both sweeps have ended", all_ended)
-    print("\nTIMES", time.monotonic() - began)
+    wait_until("both sweeps have ended", all_ended, limit_s=300)
     printed = [run.communicate(timeout=20)[0] for run in runs]
-    print(*printed, sep="\n")
     assert [run.returncode for run in runs] == [0, 0], printed
     assert seen >= set(topology.workers), printed
     assert niceness == {0}, "ranks run before nothing and behind nothing"
@@ -343,8 +354,6 @@ def test_two_sweeps_share_stages_over_s3_on_both_workers_and_show_in_mlflow(
     assert not (place.home / "mlflow.db").exists()
 
     elsewhere = Place(home=tmp_path / "elsewhere", documents=place.documents)
-    print(*printed, sep="\n")
-    print("TIMES", time.monotonic() - began)
     synced = elsewhere.caddie("sync", "--json", **environment)
     assert synced.returncode == 0, synced.stderr
     (row,) = json.loads(synced.stdout)["experiments"]
