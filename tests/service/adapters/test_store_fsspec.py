@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
 import logging
-import shutil
 import threading
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,34 +12,20 @@ import pytest
 
 pytest.importorskip("s3fs")
 
-from model.data.shards import Corpus, open_corpus
+from model.data.shards import Corpus
 from model.report import StageReport, file_ref, write_report
 from model.stages import Stage
 from service.adapters.attempt import job_json
-from service.adapters.flight import LockLost, held
-from service.adapters.leases import LEASE_S, Leases
-from service.adapters.notes_fsspec import ALIVE_S, RemoteNotes
-from service.adapters.remote import Remote
 from service.adapters.store_fs import FolderStore
 from service.adapters.store_fsspec import RemoteStore
-from service.adapters.stores import StoreAt, open_notes, open_store
-from service.corpus.documents import Documents
-from service.corpus.prepare import prepare
 from service.errors import StoreError
-from service.experiment import Experiment, contend
-from service.notes import ExperimentNote, note_of
 from service.spec import RunSpec
 from service.stages import plan_seed
 
 KEY = "train-0123456789abcdef"
 MakeNode = Callable[[str], RemoteStore]
+Objects = Callable[[RemoteStore], list[str]]
 on_each = pytest.mark.parametrize("url", ["file", "s3"], indirect=True)
-
-
-@pytest.fixture
-def node(url: str, tmp_path: Path) -> MakeNode:
-    """``node("a")``: the store as node a sees it, freshly opened."""
-    return lambda name: RemoteStore(tmp_path / name, Remote(url))
 
 
 def attempt_of(store: FolderStore, text: bytes = b"weights " * 50, elapsed_s: float = 1.5) -> Path:
@@ -57,12 +39,6 @@ def attempt_of(store: FolderStore, text: bytes = b"weights " * 50, elapsed_s: fl
     refs = {name: file_ref(out, name) for name in ("checkpoint.bin", "curve.json")}
     write_report(out, StageReport(stage="train", seed=42, elapsed_s=elapsed_s, metrics={"val_bpb": 2.25}, outputs=refs))
     return attempt
-
-
-def objects(store: RemoteStore) -> list[str]:
-    """Every entry and file of the remote."""
-    found = store.remote.files.find(store.remote.root)
-    return sorted(str(path).removeprefix(store.remote.root + "/") for path in found)
 
 
 @on_each
@@ -172,7 +148,7 @@ def test_a_home_from_before_the_url_was_set_is_taken_along(node: MakeNode, tmp_p
     indirect=["url"],
 )
 def test_a_damaged_entry_is_set_aside_there_named_and_computed_again(
-    node: MakeNode, damage: str, caplog: pytest.LogCaptureFixture
+    node: MakeNode, objects: Objects, damage: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     here = node("here")
     here.publish(KEY, attempt_of(here))
@@ -258,160 +234,3 @@ def test_what_runs_is_known_where_it_runs(node: MakeNode) -> None:
         assert ours
         assert here.running() == {KEY: here.tries / KEY / "1" / "log.txt"}
         assert there.running() == {}
-
-
-@pytest.fixture(scope="module")
-def prepared(documents_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Corpus:
-    """A corpus whose manifest has digests, as the driver makes it."""
-    documents = Documents(name="walks", path=documents_file)
-    return prepare(documents, 384, tmp_path_factory.mktemp("corpora"), lambda _: None)
-
-
-@on_each
-def test_a_corpus_reaches_a_node_that_lacks_it(node: MakeNode, prepared: Corpus, tmp_path: Path) -> None:
-    here, there = node("here"), node("there")
-    own = shutil.copytree(prepared.folder, here.corpora / "walks-sp384")
-    assert here.corpus_here(str(own), prepared.digest) == str(own)
-    elsewhere = str(tmp_path / "of-another-machine")
-    with pytest.raises(StoreError, match=f"corpus {prepared.digest} isn't there"):
-        there.corpus_here(elsewhere, prepared.digest)
-    here.share(prepared)
-    place = there.corpus_here(elsewhere, prepared.digest)
-    assert place == there.corpus_here(elsewhere, prepared.digest) == str(tmp_path / "there/corpora" / prepared.digest)
-    brought = open_corpus(Path(place), prepared.digest)
-    for split in ("train", "val"):
-        assert (brought.tokens(split) == prepared.tokens(split)).all()
-    assert brought.tokenizer.read_bytes() == prepared.tokenizer.read_bytes()
-    before = objects(here)
-    here.share(prepared)
-    assert objects(here) == before
-
-
-def test_a_damaged_corpus_is_refused_and_uploaded_anew(node: MakeNode, prepared: Corpus, tmp_path: Path) -> None:
-    here, there = node("here"), node("there")
-    here.share(prepared)
-    shard = next(name for name in objects(here) if "train" in name and name.startswith("corpora/"))
-    content = here.remote.read(shard) or b""
-    here.remote.write(shard, content[:-2] + b"\0\0")
-    with pytest.raises(StoreError, match=f"corpus {prepared.digest} is damaged"):
-        there.corpus_here("/none", prepared.digest)
-    assert not (tmp_path / "there/corpora" / prepared.digest).exists()
-    here.share(prepared)
-    assert open_corpus(Path(there.corpus_here("/none", prepared.digest))).digest == prepared.digest
-
-
-def test_a_lost_lease_ends_the_block_that_held_it(url: str, tmp_path: Path) -> None:
-    clock = [0.0]
-    holder = RemoteStore(tmp_path / "a", Remote(url))
-    other = Leases(Remote(url), lambda: clock[0])
-    ended: list[str] = []
-
-    async def compute() -> None:
-        async with held(holder, KEY) as ours:
-            assert ours
-            with other.hold(KEY) as taken:
-                assert not taken
-            clock[0] += LEASE_S
-            with other.hold(KEY) as taken:
-                assert taken
-                try:
-                    await asyncio.to_thread(holder.leases.renew)
-                    await asyncio.sleep(60)
-                finally:
-                    ended.append("its gang")
-
-    with pytest.raises(LockLost):
-        asyncio.run(compute())
-    assert ended == ["its gang"]
-
-
-@on_each
-def test_who_is_cancelled_while_it_asks_for_a_lock_leaves_none(url: str, tmp_path: Path) -> None:
-    store = RemoteStore(tmp_path / "a", Remote(url))
-
-    async def ask() -> None:
-        async with held(store, KEY):
-            raise AssertionError("never inside")
-
-    async def cancel() -> None:
-        asking = asyncio.create_task(ask())
-        await asyncio.sleep(0)
-        asking.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await asking
-
-    asyncio.run(cancel())
-    assert store.leases.taken() == set()
-
-
-def test_a_node_s_own_home_is_the_cache_of_a_url_and_nothing_else(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("CADDIE_HOME", str(tmp_path / "node"))
-    shared, remote = StoreAt(home=tmp_path / "home"), StoreAt(home=tmp_path / "home", url=f"file://{tmp_path}/remote")
-    assert shared.from_here() == shared
-    assert remote.from_here() == replace(remote, home=tmp_path / "node")
-    assert open_store(remote.from_here()).stages == tmp_path / "node/stages"
-    assert type(open_store(shared)) is FolderStore
-
-
-@pytest.fixture
-def note(spec: RunSpec, corpus: Corpus) -> ExperimentNote:
-    base = contend(spec, {}, (1, 2), corpus, Stage.SLIDING, (Stage.SLIDING,))
-    return note_of(Experiment(name="here", seeds=(1, 2), contenders=(base,)), git_sha="a", git_dirty=False, started_s=1)
-
-
-@on_each
-def test_notes_are_read_on_every_machine_and_removed_copies_come_back(
-    url: str, tmp_path: Path, note: ExperimentNote
-) -> None:
-    here, there = (open_notes(StoreAt(home=tmp_path / name, url=url)) for name in ("here", "there"))
-    assert there.read() == ([], [])
-    here.write(note)
-    assert there.read() == ([note], [])
-    there.write(replace(note, baseline="lr=1", git_sha="b"))
-    (mine,), _ = here.read()
-    assert (mine.baseline, mine.git_sha) == ("lr=1", "a")
-    shutil.rmtree(tmp_path / "here")
-    assert here.read() == ([mine], [])
-
-
-def test_a_driver_is_seen_alive_from_another_machine_until_it_ends_or_its_mark_is_old(
-    url: str, tmp_path: Path, note: ExperimentNote, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    here, there = RemoteNotes(tmp_path / "here", Remote(url)), RemoteNotes(tmp_path / "there", Remote(url))
-    assert not there.alive(note)
-    with here.hold(note):
-        assert here.alive(note)
-        assert there.alive(note)
-        now_s = there.remote.now_s()
-        with monkeypatch.context() as patch:
-            patch.setattr(there.remote, "now_s", lambda: now_s + ALIVE_S + 2)
-            assert not there.alive(note)
-    assert not there.alive(note)
-    assert json.loads((tmp_path / "here/experiments" / f"{note.name}-{note.id}.json").read_text())["name"] == note.name
-
-
-@pytest.mark.parametrize("shared", [True, False], ids=["folder", "url"])
-def test_of_those_who_bring_a_view_up_to_date_one_does_at_a_time(
-    url: str, tmp_path: Path, shared: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("service.adapters.notes_fsspec.RENEW_S", 0.05)
-    inside, most = [0], [0]
-
-    def show(number: int) -> None:
-        at = StoreAt(home=tmp_path / "home") if shared else StoreAt(home=tmp_path / str(number), url=url)
-        notes = open_notes(at)
-        for _ in range(3):
-            with notes.showing():
-                inside[0] += 1
-                most[0] = max(most[0], inside[0])
-                notes.read()
-                inside[0] -= 1
-
-    threads = [threading.Thread(target=show, args=(number,)) for number in range(3)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert most == [1]
