@@ -41,7 +41,10 @@ NODE = [
     name for name in SERVICES["worker"]["environment"] if name.startswith(("AWS_", "RAY_")) or name == "CADDIE_STORE"
 ]
 """What a node is told but for its home."""
-pytestmark = pytest.mark.skipif(bool(MISSING), reason=f"not installed: {', '.join(MISSING)}")
+pytestmark = [
+    pytest.mark.skipif(bool(MISSING), reason=f"not installed: {', '.join(MISSING)}"),
+    pytest.mark.timeout(900),  # a dozen processes, on a machine that may be busy
+]
 
 
 @dataclass
@@ -335,7 +338,7 @@ def test_two_sweeps_share_stages_over_s3_on_both_workers_and_show_in_mlflow(
                     seen.update(parent.pid for parent in psutil.Process(pid).parents())
         return all(run.poll() is not None for run in runs)
 
-    wait_until("both sweeps have ended", all_ended, limit_s=300)
+    wait_until("both sweeps have ended", all_ended, limit_s=400)
     printed = [run.communicate(timeout=20)[0] for run in runs]
     assert [run.returncode for run in runs] == [0, 0], printed
     assert seen >= set(topology.workers), printed
