@@ -9,7 +9,6 @@ from pathlib import Path
 from service.logs import Entry, failure_lines, failures_of, is_over, read_bytes, short
 from service.ports import StageStore
 from service.progress import began_s
-from service.view import peek
 
 
 def follow(
@@ -58,7 +57,7 @@ def _stage(one: Entry, log: Path, store: StageStore, wait: Callable[[], None]) -
 
 
 def _ending(one: Entry, log: Path, gang: Path, store: StageStore) -> list[str]:
-    report = peek(store)(one.key)
+    report = store.peek(one.key)
     if report is None:
         return failure_lines(failures_of(gang)) or [f"==> {short(one.key)} ended without a result (log: {log})"]
     bpb = report.metrics.get("val_bpb")

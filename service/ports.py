@@ -38,6 +38,9 @@ class StageStore(Protocol):
     def gang_of(self, attempt: Path) -> Path:
         """The try whose gang did the work of ``attempt``: itself, or that of the stage with which it went together."""
 
+    def peek(self, key: str) -> StageReport | None:
+        """The report of a finished stage, unverified, and nothing is set aside."""
+
     def attempts(self, key: str) -> int:
         """Number of the newest try of a stage, from 1; 0 when this store knows of none."""
 

@@ -28,6 +28,8 @@ class Settings:
     """CADDIE_GITHUB_ID: likewise."""
     checks: Checks = Checks.AUTO
     """CADDIE_PREFLIGHT: which gangs begin with a preflight of their node, ``auto``, ``always`` or ``never``."""
+    store_url: str = ""
+    """CADDIE_STORE: where finished stages are kept for all nodes, as ``s3://bucket/folder``; empty: ``home``."""
     node_usd_per_hour: float | None = None
     """CADDIE_NODE_USD_PER_HOUR: what an hour of a node with 8 GPUs costs; None: :mod:`service.money` knows."""
     webhook_url: str | None = None
@@ -56,6 +58,7 @@ def read_settings(environ: Mapping[str, str] = os.environ) -> Settings:
         author=environ.get("CADDIE_AUTHOR", ""),
         github_id=environ.get("CADDIE_GITHUB_ID", ""),
         checks=_checks(environ),
+        store_url=environ.get("CADDIE_STORE", ""),
         node_usd_per_hour=_number(environ, "CADDIE_NODE_USD_PER_HOUR"),
         webhook_url=_url(environ, "CADDIE_WEBHOOK_URL"),
     )

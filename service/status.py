@@ -12,7 +12,7 @@ from service.notes import ExperimentNote
 from service.ports import StageStore
 from service.progress import began_s, last_line
 from service.shown import RunStatus
-from service.view import ConfigState, SeedState, peek, states_of
+from service.view import ConfigState, SeedState, states_of
 
 
 def status_json(
@@ -23,7 +23,7 @@ def status_json(
 ) -> dict[str, Any]:
     """``experiments``, begun last first, and ``running`` stages, the oldest first; ages in seconds."""
     now_s = time.time() if now_s is None else now_s
-    find = functools.cache(peek(store))
+    find = functools.cache(store.peek)
     newest = sorted(notes, key=lambda note: (-note.started_s, note.id))
     experiments = [
         _experiment(note, states_of(note, find, alive=alive(note)), store, alive(note), now_s) for note in newest

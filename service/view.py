@@ -14,7 +14,7 @@ from typing import Any
 
 from model.codec import digest
 from model.job import CURVE
-from model.report import REPORT, StageReport, read_report
+from model.report import REPORT, StageReport
 from model.stages import Stage
 from service.figures import Band, Row, draw_heat, draw_loss, draw_seeds, numeric_axes
 from service.notes import ConfigNote, ExperimentNote, labels_of
@@ -115,18 +115,6 @@ def _seed_state(config: ConfigNote, seed: int, find: Find, alive: bool) -> SeedS
     else:
         status = RunStatus.RUNNING if alive and not config.stopped else RunStatus.KILLED
     return SeedState(seed=seed, keys=keys, reports=reports, error=error, status=status)
-
-
-def peek(store: StageStore) -> Find:
-    """Reports as they lie there: unverified, and nothing is set aside."""
-
-    def find(key: str) -> StageReport | None:
-        try:
-            return read_report(store.folder(key))
-        except ValueError:
-            return None
-
-    return find
 
 
 def view_of(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections import defaultdict
@@ -18,6 +19,7 @@ from rich.text import Text
 from model.report import StageReport
 from model.stages import Stage
 from service.contest import out_of_race
+from service.errors import StoreError
 from service.experiment import Contender, Experiment
 from service.history import START_S
 from service.ports import StageStore
@@ -47,14 +49,16 @@ class Board:
     def refresh(self) -> list[str]:
         """Look again; the keys that have finished since."""
         new = []
-        for key in self.experiment.stages:
-            if key not in self.reports and self.store.folder(key).is_dir():
-                report = self.store.find(key)
-                if report is not None:
-                    self.reports[key] = report
-                    new.append(key)
+        with contextlib.suppress(StoreError):  # those who compute meet it, too, and say so
+            published = self.store.published()
+            for key in self.experiment.stages:
+                if key not in self.reports and key in published:
+                    report = self.store.find(key)
+                    if report is not None:
+                        self.reports[key] = report
+                        new.append(key)
+            self.running = {key: log for key, log in self.store.running().items() if key in self.experiment.stages}
         self.fresh.update(new)
-        self.running = {key: log for key, log in self.store.running().items() if key in self.experiment.stages}
         return new
 
     def show(self, experiment: Experiment) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import shutil
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from service.adapters.nodes_fs import NodeFolder
 from service.adapters.notes_fs import NoteFolder
 from service.adapters.ray_token import use_own_token
 from service.adapters.store_fs import FolderStore
+from service.adapters.stores import StoreAt, open_notes, open_store
 from service.adapters.webhook import Webhook
 from service.corpus.documents import find_documents
 from service.corpus.prepare import Progress, prepare
@@ -43,21 +45,33 @@ class Wiring:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
+        self.at = StoreAt(home=settings.home, url=settings.store_url)
 
     def store(self) -> StageStore:
-        """The stage store below the home folder."""
-        return FolderStore(self.settings.home)
+        """The stage store: below the home folder, or where CADDIE_STORE says."""
+        return self._store
+
+    @functools.cached_property
+    def _store(self) -> FolderStore:
+        return open_store(self.at)
+
+    @functools.cached_property
+    def _notes(self) -> NoteFolder:
+        return open_notes(self.at)
 
     def corpus(self, spec: RunSpec, progress: Progress) -> Corpus:
-        """The prepared corpus of ``spec``, made if it isn't there."""
-        return prepare(find_documents(spec.corpus), spec.config.net.vocab_size, self.settings.corpora, progress)
+        """The prepared corpus of ``spec``, made if it isn't there, where every node finds it."""
+        corpus = prepare(find_documents(spec.corpus), spec.config.net.vocab_size, self.settings.corpora, progress)
+        if self.at.url:
+            self._store.share(corpus)
+        return corpus
 
     def engine(self, ledger: Ledger | None = None) -> AbstractContextManager[Engine]:
         """Ray: the cluster of RAY_ADDRESS, or one of our own; it launches what ``ledger`` pays."""
         self._before_ray()
         from service.adapters.ray_engine import ray_engine
 
-        return ray_engine(self.settings.ray_address, self.settings.home, ledger, self.settings.checks)
+        return ray_engine(self.settings.ray_address, self.at, ledger, self.settings.checks)
 
     def sampler(self, space: Space, seed: int, first: Mapping[str, Any] | None) -> Sampler:
         """Optuna's TPE over ``space``, which proposes ``first`` first; it starts no Ray."""
@@ -72,7 +86,7 @@ class Wiring:
 
     def run_here(self, planned: PlannedStage) -> StageReport:
         """The report of a stage that this machine computes itself, or has computed."""
-        return run_here(planned, FolderStore(self.settings.home))
+        return run_here(planned, self._store)
 
     def tracker(self) -> Tracker:
         """MLflow."""
@@ -90,7 +104,7 @@ class Wiring:
 
     def notes(self) -> NoteFolder:
         """Notes of the experiments that were run."""
-        return NoteFolder(self.settings.home)
+        return self._notes
 
 
 def provenance() -> Provenance:

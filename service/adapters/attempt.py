@@ -14,6 +14,7 @@ from model.codec import TAG
 from model.job import LOG
 from model.report import StageReport, write_json
 from model.stages import Stage
+from service.adapters.flight import ask
 from service.adapters.store_fs import JOB, FolderStore, refusals
 from service.adapters.torchrun import Ended, run_gang, torchrun_command
 from service.adapters.watchdog import Limits, Stop, Watchdog
@@ -63,7 +64,8 @@ async def _run_attempts(group: Sequence[PlannedStage], store: FolderStore) -> li
     attempts = [store.begin(planned.key) for planned in group]
     fault(Point.BEGUN)
     alongside = {str(attempt / "out"): planned.config for planned, attempt in zip(group[1:], attempts[1:], strict=True)}
-    write_json(attempts[0] / JOB, job_json(first, store) | {"alongside": alongside})
+    job = await ask(store, job_json, first, store)
+    write_json(attempts[0] / JOB, job | {"alongside": alongside})
     fault(Point.TOLD)
     command = torchrun_command(first.stage, first.gang.ranks, attempts[0] / JOB, attempts[0] / "out")
     started = time.monotonic()
@@ -74,7 +76,8 @@ async def _run_attempts(group: Sequence[PlannedStage], store: FolderStore) -> li
     outcomes = []
     for planned, attempt in zip(group, attempts, strict=True):
         try:
-            outcomes.append(Outcome(report=store.publish(planned.key, attempt, made_of(planned) | took)))
+            report = await ask(store, store.publish, planned.key, attempt, made_of(planned) | took)
+            outcomes.append(Outcome(report=report))
         except (ValueError, FileNotFoundError) as error:
             cause = why_failed(attempts[0], ended, first.gang.ranks, str(error))
             why = f"{cause.why} (log: {attempts[0] / LOG})"
@@ -94,15 +97,15 @@ def limits_of(group: Sequence[PlannedStage]) -> Limits:
 
 
 def job_json(planned: PlannedStage, store: FolderStore) -> dict[str, Any]:
-    """The job that the ranks read, as :class:`model.job.Job` encodes."""
+    """The job that the ranks read, as :class:`model.job.Job` encodes; what they read is on this node then."""
     return {
         TAG: "model.job:Job",
         "config": planned.config,
         "seed": planned.seed,
-        "corpus": planned.corpus,
+        "corpus": store.corpus_here(planned.corpus, planned.corpus_digest),
         "corpus_digest": planned.corpus_digest,
         "stage": str(planned.stage),
-        "inputs": {stage: str(store.folder(key)) for stage, key in planned.inputs.items()},
+        "inputs": {stage: str(store.brought(key)) for stage, key in planned.inputs.items()},
         "device": planned.gang.device,
         "threads": planned.gang.threads,
     }

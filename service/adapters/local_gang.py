@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
 from model.report import StageReport
 from service.adapters.attempt import run_attempt
+from service.adapters.flight import LockLost, ask, held
 from service.adapters.store_fs import FolderStore
 from service.errors import FailureKind, StageFailed
 from service.stages import PlannedStage
-
-OTHER_COMPUTES_S = 0.5
-"""How often to look whether another process has finished the stage we both want."""
 
 
 def run_here(planned: PlannedStage, store: FolderStore) -> StageReport:
@@ -25,15 +24,16 @@ def run_here(planned: PlannedStage, store: FolderStore) -> StageReport:
 
 async def _compute(planned: PlannedStage, store: FolderStore) -> StageReport:
     while True:
-        with store.lock(planned.key) as ours:
-            # Looked up under the lock: another process may have finished it while we waited.
-            report = store.find(planned.key)
-            if report is not None:
-                return report
-            if ours:
-                outcome = await run_attempt(planned, store)
-                if outcome.report is None:
-                    kind = outcome.kind or FailureKind.BUG
-                    raise StageFailed(planned.stage, planned.seed, kind, outcome.why)
-                return outcome.report
-        await asyncio.sleep(OTHER_COMPUTES_S)
+        with contextlib.suppress(LockLost):
+            async with held(store, planned.key) as ours:
+                # Looked up under the lock: another process may have finished it while we waited.
+                report = await ask(store, store.find, planned.key)
+                if report is not None:
+                    return report
+                if ours:
+                    outcome = await run_attempt(planned, store)
+                    if outcome.report is None:
+                        kind = outcome.kind or FailureKind.BUG
+                        raise StageFailed(planned.stage, planned.seed, kind, outcome.why)
+                    return outcome.report
+        await asyncio.sleep(store.look_again_s)

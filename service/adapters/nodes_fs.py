@@ -44,12 +44,6 @@ class NodeFolder:
         """Keep a measurement."""
         self._write("speed", f"{speed.node} {speed.kind}", asdict(speed))
 
-    def scratch(self, node: str) -> Path:
-        """A fresh folder for a preflight of ``node``."""
-        folder = self._path("preflight", node).with_suffix(f".{time.time_ns()}")
-        folder.mkdir(parents=True)
-        return folder
-
     def _read(self, what: str) -> list[dict[str, Any]]:
         found = []
         for path in sorted(self.folder.glob(f"{what}-*.json")):

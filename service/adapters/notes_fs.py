@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from model.report import write_json
+from service.adapters.locks import file_lock
 from service.errors import StoreError
 from service.notes import ExperimentNote, from_json, to_json
 
@@ -53,6 +54,17 @@ class NoteFolder:
             yield
         finally:
             os.close(handle)
+
+    @contextlib.contextmanager
+    def showing(self) -> Iterator[None]:
+        """Be the only one who brings a view up to date: two who don't find a run would both create it."""
+        path = self.folder / ".view"
+        with _refusals(path), contextlib.ExitStack() as stack:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(file_lock(path, wait=True))
+            release = stack.pop_all()
+        with release:
+            yield
 
     def alive(self, note: ExperimentNote) -> bool:
         """Whether a driver runs the experiment now."""

@@ -1,4 +1,4 @@
-"""A preflight on the node this process is on: the gang's own checks, and how its speed compares with others."""
+"""A preflight on the node this process is on, by the gang that is to run there."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from typing import Any
 from model.codec import TAG
 from model.job import LOG
 from model.report import read_report, write_json
-from service.adapters.nodes_fs import NodeFolder
+from service.adapters.flight import ask
+from service.adapters.store_fs import JOB, FolderStore
 from service.adapters.torchrun import run_gang, torchrun_command
 from service.adapters.watchdog import Limits, Watchdog
 from service.failures import rank_failure, told
-from service.nodes import Speed, too_slow
+from service.nodes import Speed
 from service.stages import PlannedStage
 
 DEADLINE_S = 180.0
@@ -30,16 +31,17 @@ class Fitness:
 
     node: str
     unfit: str = ""
-    """Why the node is not to be used; empty: it is fit."""
+    """Why the node is not to be used."""
     speed: Speed | None = None
+    """Of a node on which nothing is wrong; whether it is slow, others of its kind say."""
 
 
-async def preflight(planned: PlannedStage, node: str, home: Path) -> Fitness:
+async def preflight(planned: PlannedStage, node: str, store: FolderStore) -> Fitness:
     """Check this node for ``planned`` and whatever else its gang is to run; about as long as importing torch twice."""
-    nodes, gang = NodeFolder(home), planned.gang
-    folder = nodes.scratch(node)
-    write_json(folder / "job.json", _job(planned))
-    command = torchrun_command("preflight", gang.ranks, folder / "job.json", folder / "out")
+    gang, folder = planned.gang, store.scratch("preflight")
+    corpus = await ask(store, store.corpus_here, planned.corpus, planned.corpus_digest)
+    write_json(folder / JOB, _job(planned, corpus))
+    command = torchrun_command("preflight", gang.ranks, folder / JOB, folder / "out")
     watchdog = Watchdog(folder, Limits(deadline_s=DEADLINE_S, silence_s=SILENCE_S), gang.ranks)
     ended = await run_gang(command, gang.threads, folder / LOG, watchdog)
     try:
@@ -48,10 +50,7 @@ async def preflight(planned: PlannedStage, node: str, home: Path) -> Fitness:
         return Fitness(node=node, unfit=_unfit(folder, ended.stopped.why if ended.stopped else "", str(missing)))
     kind = f"{report.facts['hardware']}, {gang.ranks} x {gang.threads} {gang.device}"
     speed = Speed(node=node, kind=kind, step_ms=report.metrics["step_ms"], at_s=time.time())
-    slow = too_slow(speed, nodes.speeds(), gang.device)
-    if not slow:
-        nodes.note(speed)  # a slow one is no measure for others
-    return Fitness(node=node, unfit=slow, speed=speed)
+    return Fitness(node=node, speed=speed)
 
 
 def _unfit(folder: Path, stopped: str, missing: str) -> str:
@@ -63,12 +62,12 @@ def _unfit(folder: Path, stopped: str, missing: str) -> str:
     return f"the preflight gave no report: {missing} (log: {folder / LOG})"
 
 
-def _job(planned: PlannedStage) -> dict[str, Any]:
+def _job(planned: PlannedStage, corpus: str) -> dict[str, Any]:
     return {
         TAG: "model.job:Job",
         "config": {TAG: "model.preflight:PreflightConfig"},
         "seed": 0,
-        "corpus": planned.corpus,
+        "corpus": corpus,
         "corpus_digest": planned.corpus_digest,
         "stage": "preflight",
         "device": planned.gang.device,

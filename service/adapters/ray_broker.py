@@ -7,19 +7,20 @@ their processes. Only the store outlives a driver.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import ray
 
 from model.report import StageReport
 from model.stages import Stage
 from service.adapters.attempt import Outcome
+from service.adapters.flight import LockLost, ask, held
 from service.adapters.purse import Purse
 from service.adapters.ray_gang import GangPool
-from service.adapters.store_fs import FolderStore
+from service.adapters.stores import StoreAt, open_store
 from service.errors import CaddieError, FailureKind, StageFailed
 from service.failures import RETRIES
 from service.faults import Point, fault
@@ -29,9 +30,6 @@ from service.ports import Plan
 from service.results import SeedResult
 from service.spec import GangShape
 from service.stages import PlannedStage
-
-OTHER_COMPUTES_S = 0.5
-"""How often to look whether another driver has finished the stage we both want."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +44,8 @@ class Waiting:
 class Broker:
     """Single flight over stage keys: within this driver by task, across drivers by a lock in the store."""
 
-    def __init__(self, home: str, ledger: Ledger | None = None, checks: Checks = Checks.AUTO) -> None:
-        self.home, self.store, self.purse = Path(home), FolderStore(Path(home)), Purse(ledger)
+    def __init__(self, at: StoreAt, ledger: Ledger | None = None, checks: Checks = Checks.AUTO) -> None:
+        self.at, self.store, self.purse = at, open_store(at.from_here()), Purse(ledger)
         self.checks = checks
         self.flights: dict[str, asyncio.Task[StageReport]] = {}
         self.pools: dict[GangShape, GangPool] = {}
@@ -93,15 +91,16 @@ class Broker:
 
     async def _compute(self, planned: PlannedStage) -> StageReport:
         while True:
-            with self.store.lock(planned.key) as ours:
-                # Looked up under the lock: another driver may have finished it while we waited.
-                report = self.store.find(planned.key)
-                if report is not None:
-                    return report
-                if ours:
-                    fault(Point.LOCKED)
-                    return await self._try(planned)
-            await asyncio.sleep(OTHER_COMPUTES_S)
+            with contextlib.suppress(LockLost):
+                async with held(self.store, planned.key) as ours:
+                    # Looked up under the lock: another driver may have finished it while we waited.
+                    report = await ask(self.store, self.store.find, planned.key)
+                    if report is not None:
+                        return report
+                    if ours:
+                        fault(Point.LOCKED)
+                        return await self._try(planned)
+            await asyncio.sleep(self.store.look_again_s)
 
     async def _try(self, planned: PlannedStage) -> StageReport:
         if planned.stands_for:
@@ -121,7 +120,7 @@ class Broker:
                 return outcome.report
             assert outcome.kind is not None
             # An actor may die after it has published and before it could say so.
-            report = self.store.find(planned.key)
+            report = await ask(self.store, self.store.find, planned.key)
             if report is not None:
                 return report
             failures[outcome.kind] += 1
@@ -157,7 +156,7 @@ class Broker:
         return await waiting.answer
 
     async def _run(self, planned: PlannedStage, choose: Callable[[], list[PlannedStage]]) -> list[Outcome]:
-        pool = self.pools.setdefault(planned.gang, GangPool(planned.gang, self.home, self.checks))
+        pool = self.pools.setdefault(planned.gang, GangPool(planned.gang, self.at, self.checks))
         group: list[PlannedStage] = []
 
         def chosen() -> list[PlannedStage]:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import ray
 
 from service.adapters.ray_broker import Broker
 from service.adapters.ray_cluster import check_gang, ray_session
+from service.adapters.stores import StoreAt
 from service.money import Ledger
 from service.nodes import Checks
 from service.ports import Plan
@@ -24,9 +24,9 @@ CLOSE_S = 15.0
 class RayEngine:
     """One driver's view of the cluster."""
 
-    def __init__(self, home: Path, ledger: Ledger | None = None, checks: Checks = Checks.AUTO) -> None:
-        self.home = home
-        self.broker: Any = Broker.remote(str(home), ledger, checks)  # type: ignore[attr-defined]
+    def __init__(self, at: StoreAt, ledger: Ledger | None = None, checks: Checks = Checks.AUTO) -> None:
+        self.home = at.home
+        self.broker: Any = Broker.remote(at, ledger, checks)  # type: ignore[attr-defined]
 
     def check(self, gang: GangShape) -> None:
         """Refuse a gang that no node can hold."""
@@ -69,11 +69,11 @@ class RayEngine:
 
 @contextlib.contextmanager
 def ray_engine(
-    address: str | None, home: Path, ledger: Ledger | None = None, checks: Checks = Checks.AUTO
+    address: str | None, at: StoreAt, ledger: Ledger | None = None, checks: Checks = Checks.AUTO
 ) -> Iterator[RayEngine]:
     """An engine on the cluster at ``address``, or on a local Ray of its own that ends with it."""
     with ray_session(address):
-        engine = RayEngine(home, ledger, checks)
+        engine = RayEngine(at, ledger, checks)
         try:
             yield engine
         finally:

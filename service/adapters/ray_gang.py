@@ -13,7 +13,6 @@ import uuid
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import ray
@@ -24,11 +23,11 @@ from service.adapters.attempt import Outcome, run_attempts
 from service.adapters.nodes_fs import NodeFolder
 from service.adapters.preflight import Fitness, preflight
 from service.adapters.ray_cluster import places_for, wanted_by
-from service.adapters.store_fs import FolderStore
+from service.adapters.stores import StoreAt, open_store
 from service.adapters.turns import Turns
 from service.errors import ClusterError, FailureKind
 from service.faults import Point, fault
-from service.nodes import STRIKES, Checks, checked_lately
+from service.nodes import STRIKES, Checks, checked_lately, too_slow
 from service.spec import GangShape
 from service.stages import PlannedStage
 
@@ -45,11 +44,11 @@ class GangActor:
     def __init__(self) -> None:
         self.asked: dict[str, asyncio.Task[list[Outcome]]] = {}
 
-    async def run(self, token: str, group: Sequence[PlannedStage], home: str) -> list[Outcome]:
+    async def run(self, token: str, group: Sequence[PlannedStage], at: StoreAt) -> list[Outcome]:
         """Run a stage, or several that go together, in this node's share. Who asks again with the same ``token``, as
         after a break of the network, gets the same run's answer."""
         if token not in self.asked:
-            self.asked = {token: asyncio.create_task(run_attempts(group, FolderStore(Path(home))))}
+            self.asked = {token: asyncio.create_task(run_attempts(group, open_store(at.from_here())))}
         try:
             return await asyncio.shield(self.asked[token])
         except asyncio.CancelledError:
@@ -58,9 +57,9 @@ class GangActor:
                 await self.asked[token]
             raise
 
-    async def preflight(self, planned: PlannedStage, node: str, home: str) -> Fitness:
+    async def preflight(self, planned: PlannedStage, node: str, at: StoreAt) -> Fitness:
         """Is this node fit for ``planned``?"""
-        return await preflight(planned, node, Path(home))
+        return await preflight(planned, node, open_store(at.from_here()))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -81,8 +80,8 @@ class Hired:
 class GangPool:
     """All gangs of one shape: no more at once than the cluster holds, idle ones are used again."""
 
-    def __init__(self, shape: GangShape, home: Path, checks: Checks = Checks.AUTO) -> None:
-        self.shape, self.home, self.nodes = shape, home, NodeFolder(home)
+    def __init__(self, shape: GangShape, at: StoreAt, checks: Checks = Checks.AUTO) -> None:
+        self.shape, self.at, self.nodes = shape, at, NodeFolder(at.from_here().home)
         self.checks = checks is Checks.ALWAYS or (checks is Checks.AUTO and shape.device == "cuda")
         self.turns = Turns(lambda: places_for(shape, self.nodes.apart()))
         self.idle: list[Hired] = []
@@ -130,16 +129,20 @@ class GangPool:
             if not self.checks or checked_lately(hired.node, self.shape.device, self.nodes.speeds(), time.time()):
                 return hired
             try:
-                fitness: Fitness = await hired.actor.preflight.remote(planned, hired.node, str(self.home))
+                fitness: Fitness = await hired.actor.preflight.remote(planned, hired.node, self.at)
             except ray.exceptions.RayActorError:  # the node is gone: nothing is said about it
                 hired.dismiss()
                 continue
             except BaseException:
                 hired.dismiss()
                 raise
-            if not fitness.unfit:
+            unfit = fitness.unfit
+            if fitness.speed is not None:
+                unfit = too_slow(fitness.speed, self.nodes.speeds(), self.shape.device)
+            if fitness.speed is not None and not unfit:
+                self.nodes.note(fitness.speed)  # a slow one would be no measure for others
                 return hired
-            self.nodes.set_apart(hired.node, fitness.unfit)
+            self.nodes.set_apart(hired.node, unfit)
             hired.dismiss()
 
     async def _hire(self) -> Hired:
@@ -175,7 +178,7 @@ class GangPool:
     async def _ask(self, hired: Hired, group: Sequence[PlannedStage]) -> list[Outcome]:
         token = uuid.uuid4().hex
         while True:
-            running = hired.actor.run.remote(token, group, str(self.home))
+            running = hired.actor.run.remote(token, group, self.at)
             try:
                 outcomes: list[Outcome] = await running
                 return outcomes

@@ -11,11 +11,13 @@ import errno
 import json
 import logging
 import os
+import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from model.data.shards import Corpus
 from model.job import LOG
 from model.report import StageReport, file_ref, read_report, write_json
 from model.stages import Stage
@@ -33,6 +35,11 @@ JOB = "job.json"
 
 class FolderStore:
     """A store below ``home``; any number of processes may share it."""
+
+    slow = False
+    """Whether it asks a network, so that an event loop asks it in a thread."""
+    look_again_s = 0.5
+    """How often to look whether another has finished the stage we both want."""
 
     def __init__(self, home: Path) -> None:
         self.stages, self.attempted, self.locks = home / "stages", home / "attempts", home / "locks"
@@ -64,6 +71,24 @@ class FolderStore:
         """Where a finished stage's outputs lie."""
         return self.stages / key
 
+    def brought(self, key: str) -> Path:
+        """Where the outputs of a finished stage lie on this node, for a gang to read."""
+        return self.folder(key)
+
+    def share(self, corpus: Corpus) -> None:
+        """Let every node have a prepared corpus: here they share the folder it lies in."""
+
+    def corpus_here(self, folder: str, digest: str) -> str:
+        """Where this node has the corpus that the driver has in ``folder``."""
+        return folder
+
+    def peek(self, key: str) -> StageReport | None:
+        """The report of a finished stage as it lies there: unverified, and nothing is set aside."""
+        try:
+            return read_report(self.stages / key)
+        except ValueError:
+            return None
+
     def log(self, key: str) -> str:
         """What a finished stage printed."""
         return (self.stages / key / LOG).read_text(encoding="utf-8", errors="replace")
@@ -75,6 +100,13 @@ class FolderStore:
             folder = self._try(key, self.attempts(key) + 1)
             folder.mkdir()
         return folder
+
+    def scratch(self, what: str) -> Path:
+        """A fresh folder on this node for something that is no stage."""
+        folder = self.stages.parent / what
+        with refusals(folder):
+            folder.mkdir(exist_ok=True)
+            return Path(tempfile.mkdtemp(dir=folder))
 
     def attempts(self, key: str) -> int:
         """Number of the newest try; 0 when there is none here, as for an entry that was copied from another store."""
@@ -163,8 +195,9 @@ class FolderStore:
         return logs
 
     @contextlib.contextmanager
-    def lock(self, key: str) -> Iterator[bool]:
-        """Try to be the only one who computes ``key``; False when somebody else is. Freed on any end of the holder."""
+    def lock(self, key: str, on_loss: Callable[[], None] = lambda: None) -> Iterator[bool]:
+        """Try to be the only one who computes ``key``; False when somebody else is. Freed on any end of the holder, and
+        never lost while it lives, so that ``on_loss`` isn't called here."""
         with contextlib.ExitStack() as stack:
             with refusals(self.locks):
                 ours = stack.enter_context(file_lock(self.locks / key, wait=False))

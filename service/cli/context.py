@@ -251,7 +251,8 @@ class Commands:
             for stage, report in result.reports.items()
         }
         try:
-            self.wiring.tracker().sync(view_of(begun, self.wiring.store(), notes.alive, just_seen))
+            with notes.showing():
+                self.wiring.tracker().sync(view_of(begun, self.wiring.store(), notes.alive, just_seen))
         except CaddieError as error:
             self.err.print(
                 f"MLflow is behind: {error}\n  The results are in the store; the next run, or caddie sync, fills it in."

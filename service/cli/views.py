@@ -54,7 +54,7 @@ def add_views(app: typer.Typer, make: MakeCommands) -> None:
         """Show experiments with their seeds and best config, and the stages that run now. Only reads."""
         commands = make()
         notes = _notes(commands)
-        there = commands.wiring.settings.home.is_dir()
+        there = commands.wiring.settings.home.is_dir() or commands.wiring.settings.store_url
         store = commands.wiring.store() if there else None
         data = status_json(notes, store, commands.wiring.notes().alive) if store else {"experiments": [], "running": []}
         if json_:
@@ -82,8 +82,9 @@ def _sync(commands: Commands, only: str | None, baseline: str | None) -> list[di
         notes = [folder.write(note) for note in _compared(notes, baseline)]
     rows = []
     for name in dict.fromkeys(note.name for note in notes):
-        view = view_of([note for note in notes if note.name == name], commands.wiring.store(), folder.alive)
-        done = commands.wiring.tracker().sync(view)
+        with folder.showing():
+            view = view_of([note for note in notes if note.name == name], commands.wiring.store(), folder.alive)
+            done = commands.wiring.tracker().sync(view)
         counts = {"created": done.created, "changed": done.changed, "unchanged": done.unchanged}
         rows.append({"name": name, "configs": len(view.configs), **counts})
     return rows

@@ -117,4 +117,6 @@ def _service_problems(
     ray = (service.get("entrypoint") or service.get("command") or [""])[0] == "ray"
     if ray and (environment.get("RAY_AUTH_MODE") != "token" or "ray_token" not in service.get("secrets", [])):
         found.append("talks to Ray without a token")
+    if ray and service.get("entrypoint") is None and environment.get("RAY_worker_niceness") != "0":
+        found.append("its ranks run behind everything else")
     return found

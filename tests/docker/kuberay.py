@@ -73,6 +73,8 @@ def _pod_problems(name: str, pod: Mapping[str, Any], container_name: str, image:
     for entry in container.get("env", []):
         if re.search(r"TOKEN|PASSWORD|SECRET|KEY", entry["name"]) and "value" in entry:
             found.append(f"{name}: {entry['name']} is written down")
+    if {"name": "RAY_worker_niceness", "value": "0"} not in container.get("env", []):
+        found.append(f"{name}: ranks run behind everything else")
     mounts = {mount["mountPath"]: mount["name"] for mount in container.get("volumeMounts", [])}
     volumes = {volume["name"]: volume for volume in pod.get("volumes", [])}
     found += [f"{name}: no volume {one!r}" for one in mounts.values() if one not in volumes]

@@ -62,6 +62,7 @@ def test_it_is_closed_to_the_network_and_fits_the_images() -> None:
         ("bucket: {condition", "s3: {condition", "which is started again"),
         ("  ray_token:\n    environment: RAY_TOKEN", "", "'ray_token' isn't declared"),
         ("RAY_AUTH_MODE: token", "RAY_AUTH_MODE: disabled", "without a token"),
+        ('RAY_worker_niceness: "0"', 'RAY_worker_niceness: "15"', "worker: its ranks run behind everything else"),
         ("file: mlflow_auth.ini", "file: auth.ini", "auth.ini isn't there"),
         ("${WORKERS:-2}", "${WORKER_COUNT:-2}", "WORKER_COUNT isn't in .env.example"),
         ("${WORKERS:-2}", "2", ".env.example has WORKERS"),

@@ -72,6 +72,7 @@ def test_every_node_has_the_claimed_home() -> None:
         ("runAsNonRoot: true", "runAsNonRoot: false", "runAsNonRoot"),
         ("capabilities: {drop: [ALL]}", "capabilities: {add: [SYS_ADMIN]}", "capabilities"),
         ("medium: Memory, ", "", "shared memory"),
+        ('RAY_worker_niceness, value: "0"', 'RAY_worker_niceness, value: "15"', "ranks run behind everything else"),
         ("{name: home, mountPath: /caddie}", "{name: home, mountPath: /data}", "CADDIE_HOME isn't shared"),
         ("- {name: shm, mountPath", "- {name: shmem, mountPath", "no volume 'shmem'"),
         ("{name: NCCL_DEBUG, value: WARN}", "{name: RAY_AUTH_TOKEN, value: abc}", "RAY_AUTH_TOKEN is written down"),

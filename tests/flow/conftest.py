@@ -198,6 +198,13 @@ def place(tmp_path: Path, documents: Path) -> Place:
 @pytest.fixture(autouse=True)
 def nobody_left(head: Head) -> Iterator[None]:
     """The one cluster is up before any test; after each, every process that wasn't there before it ends in seconds."""
+    with leaving_nobody():
+        yield
+
+
+@contextlib.contextmanager
+def leaving_nobody() -> Iterator[None]:
+    """Fails when processes that the block has started don't end in seconds."""
     before = set(alive())
     yield
     with contextlib.suppress(pytest.fail.Exception):

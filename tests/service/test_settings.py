@@ -12,6 +12,7 @@ def test_without_any_variable_everything_lies_below_one_folder_of_the_user() -> 
     settings = read_settings({})
     assert settings.home == Path.home().resolve() / ".caddie"
     assert settings.ray_address is None
+    assert settings.store_url == ""
     assert settings.mlflow_uri == f"sqlite:///{settings.home}/mlflow.db"
     below = (settings.corpora, settings.records, settings.mlflow_artifacts)
     assert len(set(below)) == 3
@@ -26,10 +27,12 @@ def test_each_variable_sets_its_own_place(tmp_path: Path) -> None:
             "MLFLOW_TRACKING_URI": "http://server:5000",
             "CADDIE_AUTHOR": "Ada",
             "CADDIE_GITHUB_ID": "ada",
+            "CADDIE_STORE": "s3://bucket/caddie",
         }
     )
     assert settings.home == tmp_path / "h"
     assert (settings.ray_address, settings.mlflow_uri) == ("10.0.0.1:6379", "http://server:5000")
+    assert settings.store_url == "s3://bucket/caddie"
     assert (settings.author, settings.github_id) == ("Ada", "ada")
 
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from model.data.shards import MANIFEST, Corpus, open_corpus
-from service.adapters.nodes_fs import NodeFolder
 from service.adapters.preflight import preflight
+from service.adapters.store_fs import FolderStore
 from service.spec import GangShape, RunSpec
 from service.stages import PlannedStage, plan_seed
 
@@ -34,31 +34,26 @@ def planned(spec: RunSpec, digested: Corpus) -> PlannedStage:
     return plan_seed(replace(spec, gang=GangShape(ranks=2, threads=1, device="cpu")), 42, digested)[0]
 
 
-def test_a_fit_node_leaves_its_speed_and_one_that_lost_a_corpus_file_is_unfit(
+def test_a_fit_node_tells_its_speed_and_one_that_lost_a_corpus_file_is_unfit(
     planned: PlannedStage, tmp_path: Path
 ) -> None:
-    home = tmp_path / "home"
-    fit = asyncio.run(preflight(planned, "here", home))
+    store = FolderStore(tmp_path / "home")
+    fit = asyncio.run(preflight(planned, "here", store))
     assert fit.unfit == ""
-    assert NodeFolder(home).speeds() == [fit.speed]
     assert fit.speed is not None
+    assert (fit.speed.node, fit.speed.step_ms > 0) == ("here", True)
     assert fit.speed.kind.endswith("2 x 1 cpu")
 
-    for node in "abc":
-        NodeFolder(home).note(replace(fit.speed, node=node, step_ms=fit.speed.step_ms / 100))
-    slow = asyncio.run(preflight(planned, "there", home))
-    assert "slow:" in slow.unfit
-    assert "there" not in {one.node for one in NodeFolder(home).speeds()}, "a slow node is no measure for others"
-
     (Path(planned.corpus) / "val_0.bin").unlink()
-    unfit = asyncio.run(preflight(planned, "here", home))
+    unfit = asyncio.run(preflight(planned, "here", store))
+    assert unfit.speed is None
     assert "val_0.bin has SHA-256 nothing" in unfit.unfit
     assert "log:" in unfit.unfit
 
 
 def test_a_node_without_the_gpus_that_are_asked_for_is_unfit(planned: PlannedStage, tmp_path: Path) -> None:
     gpus = replace(planned, gang=GangShape(ranks=1, threads=1, device="cuda"))
-    found = asyncio.run(preflight(gpus, "here", tmp_path))
+    found = asyncio.run(preflight(gpus, "here", FolderStore(tmp_path)))
     if not found.unfit:
         pytest.skip("this machine has a GPU")
     assert "rank 0 needs GPU 0, but this process sees 0" in found.unfit

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from model.stages import Stage
 from service.adapters.attempt import Outcome
 from service.adapters.ray_broker import Broker
 from service.adapters.store_fs import FolderStore
+from service.adapters.stores import StoreAt, open_store
 from service.errors import FailureKind
 from service.money import Ledger
 from service.results import SeedResult, SeedStatus
@@ -48,7 +50,7 @@ class Gangs:
 def play(
     store: FolderStore, gangs: Gangs, plans: Sequence[tuple[PlannedStage, ...]], ledger: Ledger | None
 ) -> list[SeedResult]:
-    broker = HERE(str(store.stages.parent), ledger)
+    broker = HERE(StoreAt(home=store.stages.parent), ledger)
     broker.pools[plans[0][0].gang] = gangs
 
     async def seeds() -> list[SeedResult]:
@@ -103,6 +105,45 @@ def test_stages_that_share_a_gang_are_charged_once(
     assert gangs.ran == [(Stage.SLOT,) * 3]
     assert {result.status for result in results} == {SeedStatus.DONE}
     assert ledger.spent == pytest.approx(1.0)
+
+
+def test_a_broker_that_loses_its_lease_ends_its_gang_and_takes_the_other_s_result(
+    spec: RunSpec, corpus: Corpus, finish: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("s3fs")
+    from service.adapters.leases import LEASE_S, Leases
+
+    monkeypatch.setenv("CADDIE_HOME", str(tmp_path / "node"))
+    at, clock = StoreAt(home=tmp_path / "driver", url=f"file://{tmp_path}/remote"), [0.0]
+    broker, elsewhere = HERE(at), open_store(StoreAt(home=tmp_path / "elsewhere", url=at.url))
+    broker.store.look_again_s = 0.01
+    other = Leases(elsewhere.remote, lambda: clock[0])
+    ended: list[str] = []
+    (train, *_) = plan_seed(spec, 1, corpus, (Stage.SLIDING,))
+
+    class Stolen:
+        async def run(
+            self, _: PlannedStage, choose: Callable[[], Sequence[PlannedStage]], priority: int
+        ) -> list[Outcome]:
+            (planned,) = choose()
+            with other.hold(planned.key) as ours:
+                assert not ours
+            clock[0] += LEASE_S
+            with other.hold(planned.key) as ours:
+                assert ours, "while this process stood still"
+                try:
+                    await asyncio.to_thread(broker.store.leases.renew)
+                    await asyncio.sleep(60)
+                finally:
+                    ended.append(planned.key)
+                    finish(elsewhere, planned)
+            raise AssertionError("the gang was not ended")
+
+    broker.pools[train.gang] = Stolen()
+    result = asyncio.run(broker.seed((train,)))
+    assert ended == [train.key]
+    assert result.reports[Stage.TRAIN] == elsewhere.find(train.key)
+    assert other.taken() == set()
 
 
 def test_a_reused_stage_that_is_gone_is_never_computed_under_its_key(
