@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import ray
@@ -19,6 +20,7 @@ from model.stages import Stage
 from service.adapters.attempt import Outcome
 from service.adapters.flight import LockLost, ask, held
 from service.adapters.purse import Purse
+from service.adapters.ray_cluster import places_for
 from service.adapters.ray_gang import GangPool
 from service.adapters.stores import StoreAt, open_store
 from service.errors import CaddieError, FailureKind, StageFailed
@@ -30,6 +32,21 @@ from service.ports import Plan
 from service.results import SeedResult
 from service.spec import GangShape
 from service.stages import PlannedStage
+
+IN_FLIGHT = 32
+"""Seeds of trials under way at least; each holds a lock, and those that go together find each other among them."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Answer:
+    """What became of one seed of a trial."""
+
+    seed: int
+    val_bpb: float
+    """Of its headline; NaN where it failed."""
+    error: str
+    last: bool
+    """Whether it was the trial's last seed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +68,8 @@ class Broker:
         self.pools: dict[GangShape, GangPool] = {}
         self.gathering: dict[str, list[Waiting]] = {}
         """Stages that go together and wait for a gang, by what they share."""
+        self.trials: list[list[list[asyncio.Task[SeedResult]]]] = []
+        """The seeds of each trial, by ticket."""
 
     async def seed(self, plan: Plan, launch: bool = True) -> SeedResult:
         """Run what is missing of a seed's chain; scores run side by side once the artifact is there.
@@ -71,6 +90,25 @@ class Broker:
         fault(Point.ANSWERED)
         return SeedResult(seed=plan[0].seed, plan=plan, reports=reports)
 
+    async def take(self, plans: Sequence[Sequence[Plan]]) -> int:
+        """Begin trials, in their order and as many as there is room for; a ticket for :meth:`answer`."""
+        shape = plans[0][0][0].gang
+        room = asyncio.Semaphore(max(IN_FLIGHT, 2 * places_for(shape)))
+
+        async def one(plan: Plan) -> SeedResult:
+            async with room:
+                return await self.seed(plan)
+
+        self.trials.append([[asyncio.create_task(one(plan)) for plan in seeds] for seeds in plans])
+        return len(self.trials) - 1
+
+    async def answer(self, ticket: int, trial: int, place: int) -> Answer:
+        """What became of a trial's seed, by its place; waits for it."""
+        seeds = self.trials[ticket][trial]
+        result = await asyncio.shield(seeds[place])
+        val_bpb = math.nan if result.error else result.metric(result.plan[-1].stage, "val_bpb")
+        return Answer(seed=result.seed, val_bpb=val_bpb, error=result.error, last=place == len(seeds) - 1)
+
     async def stage(self, planned: PlannedStage) -> StageReport:
         """The report of one stage; those who ask while it runs wait for the same run."""
         if planned.key not in self.flights:
@@ -83,9 +121,10 @@ class Broker:
 
     async def close(self) -> None:
         """End every gang; returns when their processes are gone."""
-        for flight in self.flights.values():
-            flight.cancel()
-        await asyncio.gather(*self.flights.values(), return_exceptions=True)
+        seeds = [seed for trials in self.trials for trial in trials for seed in trial]
+        for task in (*seeds, *self.flights.values()):
+            task.cancel()
+        await asyncio.gather(*seeds, *self.flights.values(), return_exceptions=True)
         for pool in self.pools.values():
             pool.close()
 

@@ -1,4 +1,9 @@
-"""A sweep under Ray Tune: a trial is an overlay; it asks the broker for its seeds and reports as each ends."""
+"""A sweep under Ray Tune: a trial is an overlay, and a step of it is a seed.
+
+The broker is given all trials at once and keeps the cluster busy by itself; a trial waits for its seeds' answers and
+reports each. So few processes do for a thousand trials, no gang waits for one to start, and what Tune costs is paid
+while stages run.
+"""
 
 from __future__ import annotations
 
@@ -21,29 +26,26 @@ import ray
 from ray import tune
 from ray.tune.logger import JsonLoggerCallback
 
-from service.adapters.ray_cluster import MEMORY_PER_TRIAL, places_for
+from service.adapters.ray_cluster import MEMORY_PER_TRIAL
 from service.faults import Point, fault
 from service.stages import PlannedStage
 
-AT_ONCE = 8
-"""Trials in flight at least; each is a small process that waits for gangs, and is used again for the next trial."""
-BEYOND = 1.25
-"""Trials in flight for each gang that the cluster holds: no gang waits for a trial to begin."""
+AT_ONCE = 4
+"""Trials that wait side by side, each a process of some 150 MB that becomes the next trial when it is over."""
 
 
 class Trial(tune.Trainable):  # type: ignore[misc]
-    """One config over its seeds; a step is a seed."""
+    """One config over its seeds."""
 
-    def setup(self, config: dict[str, Any], broker: Any, plans: Sequence[Sequence[tuple[PlannedStage, ...]]]) -> None:
-        """Ask for every seed at once."""
-        self.broker, self.plans = broker, plans
+    def setup(self, config: dict[str, Any], broker: Any, ticket: int) -> None:
+        """``ticket`` is what the broker gave for the trials."""
+        self.broker, self.ticket = broker, ticket
         self.reset_config(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Become another trial: starting a process for each would cost more than many a stage."""
         fault(Point.TRIAL)
-        self.waiting = [self.broker.seed.remote(plan) for plan in self.plans[new_config["trial"]]]
-        self.values: list[float] = []
+        self.trial, self.values = int(new_config["trial"]), list[float]()
         return True
 
     def step(self) -> dict[str, Any]:
@@ -54,13 +56,12 @@ class Trial(tune.Trainable):  # type: ignore[misc]
         """
         if self.values:
             fault(Point.REPORTED)
-        (done,), self.waiting = ray.wait(self.waiting)
-        result = ray.get(done)
-        if result.error:
-            raise RuntimeError(result.error)
-        self.values.append(result.metric(result.plan[-1].stage, "val_bpb"))
+        answer = ray.get(self.broker.answer.remote(self.ticket, self.trial, len(self.values)))
+        if answer.error:
+            raise RuntimeError(answer.error)
+        self.values.append(answer.val_bpb)
         mean = sum(self.values) / len(self.values)
-        return {"val_bpb": mean, "seeds_done": len(self.values), "seed": result.seed, "done": not self.waiting}
+        return {"val_bpb": mean, "seeds_done": len(self.values), "seed": answer.seed, "done": answer.last}
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Nothing: the store has what a trial stands on."""
@@ -71,14 +72,14 @@ class Trial(tune.Trainable):  # type: ignore[misc]
 
 def run_trials(name: str, plans: Sequence[Sequence[tuple[PlannedStage, ...]]], broker: Any, storage: Path) -> None:
     """Run trial i's seeds ``plans[i]``; failures are in the broker's answers and fail no other trial."""
-    at_once = max(AT_ONCE, round(BEYOND * places_for(plans[0][0][0].gang)))
+    ticket = ray.get(broker.take.remote(plans))
     tuner = tune.Tuner(
         tune.with_resources(
-            tune.with_parameters(Trial, broker=broker, plans=plans),
+            tune.with_parameters(Trial, broker=broker, ticket=ticket),
             tune.PlacementGroupFactory([{"memory": MEMORY_PER_TRIAL}]),
         ),
         param_space={"trial": tune.grid_search(list(range(len(plans))))},
-        tune_config=tune.TuneConfig(metric="val_bpb", mode="min", max_concurrent_trials=at_once, reuse_actors=True),
+        tune_config=tune.TuneConfig(metric="val_bpb", mode="min", max_concurrent_trials=AT_ONCE, reuse_actors=True),
         run_config=tune.RunConfig(
             name=f"{name}-{time.time_ns()}", storage_path=str(storage), verbose=0, callbacks=[JsonLoggerCallback()]
         ),

@@ -81,6 +81,7 @@ def measure_trials(trials: int, slots: int, stage_s: float) -> dict[str, float]:
     from service.adapters.attempt import Outcome
     from service.adapters.ray_broker import Broker
     from service.adapters.ray_cluster import ray_session
+    from service.adapters.stores import StoreAt
     from service.adapters.turns import Turns
 
     plain: Any = Broker.__ray_metadata__.modified_class  # type: ignore[attr-defined]
@@ -105,9 +106,10 @@ def measure_trials(trials: int, slots: int, stage_s: float) -> dict[str, float]:
             for planned in plan:
                 publish(store, planned)
         with ray_session(None):
-            engine = engines.RayEngine(Path(home))
+            at = StoreAt(home=Path(home))
+            engine = engines.RayEngine(at)
             ray.kill(engine.broker)
-            engine.broker = ray.remote(num_cpus=0, max_concurrency=10_000)(Waiting).remote(home)
+            engine.broker = ray.remote(num_cpus=0, max_concurrency=10_000)(Waiting).remote(at)
             ray.get(engine.broker.account.remote())
             plans = [list(one.plans.values()) for one in experiment.contenders[1:]]
             started, peak = time.monotonic(), _Peak()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 from model.data.shards import Corpus
 from model.stages import Stage
 from service.adapters.attempt import Outcome
-from service.adapters.ray_broker import Broker
+from service.adapters.ray_broker import Answer, Broker
 from service.adapters.store_fs import FolderStore
 from service.adapters.stores import StoreAt, open_store
 from service.errors import FailureKind
@@ -155,3 +156,87 @@ def test_a_reused_stage_that_is_gone_is_never_computed_under_its_key(
     (result,) = play(store, gangs, [(reused, *rest)], None)
     assert "train-0123456789abcdef, which was to be reused, isn't there any more" in result.error
     assert gangs.ran == []
+
+
+def test_trials_are_run_whether_or_not_anybody_waits_and_each_seed_answers_in_its_place(
+    spec: RunSpec, corpus: Corpus, store: FolderStore, finish: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.adapters.ray_broker.places_for", lambda _: 1)
+    rates = (0.1, 0.2, 0.3)
+    plans = [
+        [plan_seed(spec.at({"score.slot.lr": lr}), seed, corpus, (Stage.SLOT,)) for seed in (1, 2)] for lr in rates
+    ]
+    broker = HERE(StoreAt(home=store.stages.parent), None)
+    broker.pools[plans[0][0][0].gang] = gangs = Gangs(store, finish)
+
+    async def trials() -> list[list[Answer]]:
+        ticket = await broker.take(plans)
+        late = await broker.answer(ticket, 2, 1)
+        first = [[await broker.answer(ticket, trial, place) for place in range(2)] for trial in range(3)]
+        assert first[2][1] == late
+        return first
+
+    answers = asyncio.run(trials())
+    assert [[(one.seed, one.last, one.error) for one in trial] for trial in answers] == [
+        [(1, False, ""), (2, True, "")]
+    ] * 3
+    for trial, seeds in zip(answers, plans, strict=True):
+        for answer, plan in zip(trial, seeds, strict=True):
+            report = store.find(plan[-1].key)
+            assert report is not None
+            assert answer.val_bpb == report.metrics["val_bpb"]
+    assert sum(ran.count(Stage.TRAIN) for ran in gangs.ran) == 2, "trials share their seeds' trainings"
+
+
+def test_a_failed_seed_answers_with_its_error_and_the_other_trials_go_on(
+    spec: RunSpec, corpus: Corpus, store: FolderStore, finish: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.adapters.ray_broker.places_for", lambda _: 1)
+    plans = [[plan_seed(spec, seed, corpus, (Stage.SLIDING,))] for seed in (1, 2)]
+    broker = HERE(StoreAt(home=store.stages.parent), None)
+
+    class OneFails(Gangs):
+        async def run(
+            self, planned: PlannedStage, choose: Callable[[], Sequence[PlannedStage]], priority: int
+        ) -> list[Outcome]:
+            if planned.seed == 1:
+                return [Outcome(kind=FailureKind.BUG, why="NaN") for _ in choose()]
+            return await super().run(planned, choose, priority)
+
+    broker.pools[plans[0][0][0].gang] = OneFails(store, finish)
+
+    async def trials() -> list[Answer]:
+        ticket = await broker.take(plans)
+        return [await broker.answer(ticket, trial, 0) for trial in range(2)]
+
+    failed, fine = asyncio.run(trials())
+    assert "NaN" in failed.error
+    assert math.isnan(failed.val_bpb)
+    assert (fine.error, fine.val_bpb > 0) == ("", True)
+
+
+def test_no_more_seeds_are_under_way_than_there_is_room_for(
+    spec: RunSpec, corpus: Corpus, store: FolderStore, finish: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.adapters.ray_broker.places_for", lambda _: 1)
+    monkeypatch.setattr("service.adapters.ray_broker.IN_FLIGHT", 3)
+    plans = [[plan_seed(spec, seed, corpus, (Stage.SLIDING,))] for seed in range(9)]
+    broker = HERE(StoreAt(home=store.stages.parent), None)
+    under_way: list[int] = []
+
+    class Counts(Gangs):
+        async def run(
+            self, planned: PlannedStage, choose: Callable[[], Sequence[PlannedStage]], priority: int
+        ) -> list[Outcome]:
+            under_way.append(sum(not task.done() for task in broker.flights.values()))
+            return await super().run(planned, choose, priority)
+
+    broker.pools[plans[0][0][0].gang] = Counts(store, finish)
+
+    async def trials() -> None:
+        ticket = await broker.take(plans)
+        for trial in range(9):
+            await broker.answer(ticket, trial, 0)
+
+    asyncio.run(trials())
+    assert max(under_way) == 3
