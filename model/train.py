@@ -37,7 +37,8 @@ class TrainConfig:
     micro_seqs: int = 48
     """Sequences of one forward on one rank; a larger local batch is accumulated."""
     warmup_steps: int = 20
-    """Steps that run before the clock starts and are undone: they pay for compiling."""
+    """Steps that run before the clock starts and are undone: they pay for compiling. As many again where the network
+    becomes another one during training."""
     warmdown_frac: float = 0.583
     min_lr: float = 0.0
     """Floor of the warmdown, as a fraction of the peak rate."""
@@ -164,8 +165,10 @@ def fit(net: GPT, batches: Batches, config: TrainConfig, gang: Gang) -> tuple[li
 
     if config.warmup_steps:
         before = deepcopy(net.state_dict())
-        for step in range(config.warmup_steps):
-            one_step(step, 1.0)
+        for depth in net.depths:
+            net.at_progress(depth)
+            for step in range(config.warmup_steps):
+                one_step(step, 1.0)
         net.load_state_dict(before)
         optimisers = build_optimisers(net, config.optim)
     ema = Ema(net, config.ema_decay)
@@ -175,6 +178,7 @@ def fit(net: GPT, batches: Batches, config: TrainConfig, gang: Gang) -> tuple[li
     # Go!
     while elapsed_s < budget_s if budget_s else step < config.steps:
         progress = elapsed_s / budget_s if budget_s else step / config.steps
+        net.at_progress(progress)
         losses.append(one_step(step, warmdown(progress, config.warmdown_frac, config.min_lr)))
         ema.update()
         step += 1
@@ -197,6 +201,7 @@ def fit(net: GPT, batches: Batches, config: TrainConfig, gang: Gang) -> tuple[li
     curve = (gang.sum_(torch.stack(losses)) / gang.world).tolist()
     check_finite(sum(curve), step)
     ema.load()
+    net.at_progress(1.0)
     return curve, train_s
 
 

@@ -25,6 +25,7 @@ class PackConfig:
 
     matrix_bits: int = 6
     embed_bits: int = 8
+    """Of the embedding and the other tables, and of a head that isn't the embedding."""
     small_numel: int = 65_536
     """Matrices with at most so many weights stay float16, as in the field."""
     codec: Codec = "brotli"
@@ -66,7 +67,8 @@ def pack_weights(weights: Mapping[str, Tensor], config: PackConfig) -> dict[str,
     """Weights by name -> the tensors of an artifact: int8 with ``#scale`` beside it, or float16."""
     packed: dict[str, Tensor] = {}
     for name, weight in weights.items():
-        bits = config.embed_bits if name == "embedding" else config.matrix_bits
+        table = name == "embedding" or name.endswith(".table") or name.startswith("head.")
+        bits = config.embed_bits if table else config.matrix_bits
         if weight.ndim == 2 and weight.numel() > config.small_numel:
             packed[name], packed[name + SCALE] = round_rows(weight, bits)
         else:

@@ -19,6 +19,7 @@ from model.data.shards import open_corpus
 from model.gang import Gang
 from model.job import Job
 from model.net.gpt import GPT, GPTConfig
+from model.net.recurrence import Recurrence
 from model.optim.groups import OptimConfig, build_optimisers
 from model.optim.schedule import momentum_at, warmdown
 from model.quant.container import read_container
@@ -125,6 +126,20 @@ def test_warm_up_leaves_the_result_unchanged(random_net: NetFactory, warmup_step
     warmed = fitted(random_net(), replace(CONFIG, warmup_steps=warmup_steps))
     assert all_equal(plain[0], warmed[0])
     assert plain[1] == warmed[1]
+
+
+def test_depth_recurrence_trains_flat_before_its_point_and_deep_after_it(random_net: NetFactory) -> None:
+    """The curve of a deep run is that of a flat one up to the point, and another one from there on."""
+    deep = {"layers": 4, "recurrence": Recurrence(first=1, last=1, loops=1, start=0.5)}
+    flat = random_net(layers=4)
+    flat.load_state_dict(random_net(**deep).state_dict())
+    expected = fitted(flat)[1]
+    for warmup_steps in (0, 2):
+        net = random_net(**deep)
+        curve = fitted(net, replace(CONFIG, warmup_steps=warmup_steps))[1]
+        assert curve[:3] == expected[:3]
+        assert min(abs(a - b) for a, b in zip(curve[3:], expected[3:], strict=True)) > 1e-4
+        assert net.deep, "what is scored is the deep one"
 
 
 class FailingAt:
