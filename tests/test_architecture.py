@@ -27,7 +27,11 @@ from model.net.smear import SmearGate
 from model.net.value_embedding import ValueEmbedding
 from model.net.value_residual import ValueResidual
 from model.net.xsa import Xsa
+from model.optim.parallel_muon import ParallelMuon
+from model.optim.polar import PolarExpress
+from model.optim.swa import Swa
 from model.overlay import field_at
+from model.quant.qat import LateQat
 from service.source import ROOT, reach
 from sweeps.recipes.tiny import tiny
 
@@ -173,8 +177,10 @@ def everything_on() -> Any:
         parallel=ParallelResidual(first=2),
         recurrence=Recurrence(first=1, last=1),
     )
+    optim = dataclasses.replace(config.train.optim, orthogonaliser=PolarExpress(), sharing=ParallelMuon())
+    train = dataclasses.replace(config.train, optim=optim, swa=Swa(), qat=LateQat())
     adapt = AdaptConfig(prequant=Prequant(rule=AdamRule()))
-    return dataclasses.replace(config, net=net, adapt=adapt, score=score)
+    return dataclasses.replace(config, net=net, train=train, adapt=adapt, score=score)
 
 
 CONFIG_FIELDS = sorted(

@@ -16,12 +16,16 @@ from model.net.parallel import ParallelResidual
 from model.net.recurrence import Recurrence
 from model.net.value_embedding import ValueEmbedding
 from model.net.xsa import Xsa
+from model.optim.groups import OptimConfig
+from model.optim.swa import Swa
 from model.overlay import field_at
+from model.quant.qat import LateQat
 from model.run import RunConfig
 from model.score.sliding import Sliding
 from model.score.slot import Slot
 from model.score.stage import ScoreConfig
 from model.score.windows import WindowConfig
+from model.train import TrainConfig
 
 FULL = RunConfig(
     net=GPTConfig(
@@ -32,6 +36,7 @@ FULL = RunConfig(
         recurrence=Recurrence(),
     ),
     adapt=AdaptConfig(prequant=Prequant()),
+    train=TrainConfig(optim=OptimConfig(embed_wd=0.1), warmdown_steps=10, qat=LateQat(), swa=Swa(every=10, below=0.5)),
     score=ScoreConfig(sliding=Sliding(), ttt=Ttt(), slot=Slot()),
 )
 
