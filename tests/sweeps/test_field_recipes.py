@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +21,7 @@ from model.net.gpt import GPT
 from model.overlay import overlay
 from model.report import read_report
 from model.run import run_chain
+from service.record.bundle import bundle
 from service.spec import RunSpec
 from sweeps.recipes import RECIPES
 from tests.model.net.reference import Script, script_logits
@@ -122,6 +125,44 @@ def test_a_twin_has_every_technique_and_stage_of_its_record(name: str) -> None:
         assert ours == theirs, path
     assert build(f"{name}_tiny").scores == build(name).scores
     assert (twin.adapt.prequant is None) == (full.adapt.prequant is None)
+
+
+TECHNIQUES = {
+    "HashEmbedding": ("pr1303", "pr1313", "pr1488", "pr1176"),
+    "TokenValues": ("pr1303", "pr1313", "pr1488", "pr1176"),
+    "MixFirstValues": ("pr1303", "pr1313", "pr1488"),
+    "Smear": ("pr1303", "pr1313", "pr1488", "pr1176", "pr1423", "pr1423_as_claimed"),
+    "ExcludeOwnValue": tuple(PARAMETERS),
+    "GatedSkip": ("pr1423", "pr1423_as_claimed", "pr1394", "pr1493"),
+    "Recurrence": ("pr1423_as_claimed", "pr1394", "pr1493"),
+    "ParallelBlock": ("pr1493",),
+    "LaneBlock": (),
+    "BankedMuon": ("pr1176", "pr1423", "pr1423_as_claimed"),
+    "PolarExpress": (),
+    "SnapshotMean": (),
+    "LateQat": (),
+    "Ttt": ("pr1176", "pr1493"),
+    "Prequant": ("pr1488", "pr1423", "pr1423_as_claimed"),
+}
+"""Class -> the records whose scripts need it."""
+
+
+@EACH
+def test_a_bundled_record_holds_its_techniques_and_no_byte_of_another(name: str) -> None:
+    config = build(name).config
+    text = bundle(config, corpus="", corpus_digest="", threads=1)
+    held = {technique for technique in TECHNIQUES if f"class {technique}(" in text or f"class {technique}:" in text}
+    assert held == {technique for technique, names in TECHNIQUES.items() if name in names}
+    spec = importlib.util.spec_from_loader("bundled", loader=None)
+    assert spec is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["bundled"] = module
+    try:
+        exec(compile(text, "train_gpt.py", "exec"), module.__dict__)
+        assert repr(module.CONFIG) == repr(config)
+        assert module.CONFIG.net.parameters == PARAMETERS[name]
+    finally:
+        del sys.modules["bundled"]
 
 
 @EACH

@@ -148,6 +148,20 @@ def test_a_technique_is_causal(random_net: NetFactory, case: Case) -> None:
 
 
 @EACH
+@torch.no_grad()
+def test_under_bf16_autocast_hidden_states_are_bf16_and_close_to_the_exact_ones(
+    random_net: NetFactory, case: Case
+) -> None:
+    net, ids = net_of(random_net, case), some_ids()
+    expected = net.logits(net.hidden(ids))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        hidden = net.hidden(ids)
+        logits = net.logits(hidden)
+    assert hidden.dtype == torch.bfloat16
+    assert (logits - expected).abs().mean() < 0.05 * expected.std()
+
+
+@EACH
 def test_a_new_network_starts_as_one_without_the_technique_where_it_can(tiny_config: GPTConfig, case: Case) -> None:
     ids = some_ids()
     torch.manual_seed(3)
