@@ -61,6 +61,8 @@ FIELD_NAMES = {
     "TIED_EMBED_INIT_STD": "net.embed_std",
     "MATRIX_BITS": "pack.matrix_bits",
     "EMBED_BITS": "pack.embed_bits",
+    "MATRIX_CLIP_SIGMAS": "pack.matrices.sigmas",
+    "EMBED_CLIP_SIGMAS": "pack.tables.sigmas",
     "COMPRESSOR": "pack.codec",
     "EVAL_SEQ_LEN": "score.windows.seq_len",
     "EVAL_STRIDE": "score.windows.stride",

@@ -32,6 +32,7 @@ from model.optim.polar import PolarExpress
 from model.optim.swa import Swa
 from model.overlay import field_at
 from model.quant.qat import LateQat
+from model.quant.sdclip import SdClip
 from service.source import ROOT, reach
 from sweeps.recipes.tiny import tiny
 
@@ -180,7 +181,8 @@ def everything_on() -> Any:
     optim = dataclasses.replace(config.train.optim, orthogonaliser=PolarExpress(), sharing=ParallelMuon())
     train = dataclasses.replace(config.train, optim=optim, swa=Swa(), qat=LateQat())
     adapt = AdaptConfig(prequant=Prequant(rule=AdamRule()))
-    return dataclasses.replace(config, net=net, train=train, adapt=adapt, score=score)
+    pack = dataclasses.replace(config.pack, matrices=SdClip(), tables=SdClip())
+    return dataclasses.replace(config, net=net, train=train, adapt=adapt, pack=pack, score=score)
 
 
 CONFIG_FIELDS = sorted(

@@ -12,6 +12,7 @@ from model.net.smear import SmearGate
 from model.net.value_embedding import ValueEmbedding
 from model.net.xsa import Xsa
 from model.optim.parallel_muon import ParallelMuon
+from model.quant.clips import ClipSearch, QuantileClip
 from model.quant.pack import PackConfig
 from model.score.slot import Slot
 from service.spec import RunSpec
@@ -55,7 +56,7 @@ def pr1176() -> RunSpec:
                 warmdown_steps=3500,
                 optim=replace(config.train.optim, projections="adamw", sharing=ParallelMuon()),
             ),
-            pack=PackConfig(codec="lzma"),
+            pack=PackConfig(matrices=ClipSearch(), tables=QuantileClip(), codec="lzma"),
             score=replace(config.score, ttt=ttt, slot=slot),
         ),
         notes="#1176 as coded: its SLOT leaks, on weights trained on all that it scores",

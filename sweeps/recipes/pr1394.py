@@ -8,6 +8,8 @@ from model.net.gpt import GPTConfig
 from model.net.recurrence import Recurrence
 from model.net.skip_gates import SkipGates
 from model.net.xsa import Xsa
+from model.quant.pack import PackConfig
+from model.quant.sdclip import SdClip
 from service.spec import RunSpec
 from sweeps.recipes.core import core
 from sweeps.recipes.twins import twin_of
@@ -16,8 +18,8 @@ from sweeps.recipes.twins import twin_of
 def pr1394() -> RunSpec:
     """SP8192, MLP 4x, gated skips, layers 4 and 5 looped twice more from half of the clock on: 35,943,512 parameters.
 
-    Honest: no fit on validation text. 588 s of training, because 12 are kept for GPTQ; the rounding is this project's,
-    without that and "SDClip" (steps from a row's standard deviation), so the artifact has another size.
+    Honest: no fit on validation text. 588 s of training, because 12 are kept for GPTQ, which is missing here: the
+    matrices are rounded to nearest with the steps of its SDClip.
     """
     spec = core()
     config = spec.config
@@ -45,9 +47,10 @@ def pr1394() -> RunSpec:
                 recurrence=Recurrence(),
             ),
             train=replace(config.train, minutes=9.8, warmdown_frac=0.667, optim=optim),
+            pack=PackConfig(matrices=SdClip(), tables=SdClip(sigmas=20.0)),
             score=replace(config.score, slot=None),
         ),
-        notes="#1394 without its GPTQ and SDClip",
+        notes="#1394 without its GPTQ",
     )
 
 

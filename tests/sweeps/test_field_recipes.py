@@ -118,7 +118,14 @@ def test_a_twin_has_every_technique_and_stage_of_its_record(name: str) -> None:
     full, twin = build(name).config, build(f"{name}_tiny").config
     assert twin.net.parts.keys() == full.net.parts.keys()
     assert {k: type(v) for k, v in twin.net.parts.items()} == {k: type(v) for k, v in full.net.parts.items()}
-    for path in ("net.qk_gain", "net.mlp_mult", "train.optim.muon_row_normalize", "train.optim.sharing", "pack.codec"):
+    for path in (
+        "net.qk_gain",
+        "net.mlp_mult",
+        "train.optim.muon_row_normalize",
+        "train.optim.sharing",
+        "pack.codec",
+        "pack.matrices",
+    ):
         ours, theirs = twin, full
         for part in path.split("."):
             ours, theirs = getattr(ours, part), getattr(theirs, part)
@@ -141,6 +148,8 @@ TECHNIQUES = {
     "PolarExpress": (),
     "SnapshotMean": (),
     "LateQat": (),
+    "ClipSearch": ("pr1303", "pr1313", "pr1488", "pr1176"),
+    "SdClip": ("pr1423", "pr1423_as_claimed", "pr1394", "pr1493"),
     "Ttt": ("pr1176", "pr1493"),
     "Prequant": ("pr1488", "pr1423", "pr1423_as_claimed"),
 }
