@@ -207,6 +207,7 @@ def fit(net: GPT, batches: Batches, config: TrainConfig, gang: Gang) -> tuple[li
             set_rounding(net, None)
         net.load_state_dict(before)
         optimisers = build_optimisers(net, config.optim)
+    net.at_progress(0.0)
     average: Averager = Ema(net, config.ema_decay) if config.swa is None else config.swa.averager(net)
     budget_s = config.minutes * 60
     started, elapsed_s, step = training_clock(gang), 0.0, 0
@@ -214,10 +215,11 @@ def fit(net: GPT, batches: Batches, config: TrainConfig, gang: Gang) -> tuple[li
     # Go!
     while elapsed_s < budget_s if budget_s else step < config.steps:
         progress = elapsed_s / budget_s if budget_s else step / config.steps
-        net.at_progress(progress)
+        if net.at_progress(progress) and progress:
+            gang.log(f"layer_loop:enabled step:{step} frac:{progress:.3f}")
         scale = rate_scale(config, step, progress)
-        if config.qat is not None and scale < config.qat.threshold:
-            set_rounding(net, config.qat)
+        if config.qat is not None and scale < config.qat.threshold and set_rounding(net, config.qat):
+            gang.log(f"late_qat:enabled step:{step} scale:{scale:.4f}")
         losses.append(one_step(step, scale))
         step += 1
         average.update(step, scale)
@@ -254,12 +256,14 @@ def rate_scale(config: TrainConfig, step: int, progress: float) -> float:
     return warmdown_over(left, config.warmdown_steps, config.min_lr)
 
 
-def set_rounding(net: GPT, qat: WeightRounding | None) -> None:
-    """Have the blocks' matrices rounded before they are used, or not."""
+def set_rounding(net: GPT, qat: WeightRounding | None) -> bool:
+    """Have the blocks' matrices rounded before they are used, or not; whether that is new."""
     rounding = None if qat is None else qat.rounding()
-    for module in net.blocks.modules():
-        if isinstance(module, Linear) and (module.rounding is None) != (rounding is None):
-            module.rounding = rounding
+    linears = [module for module in net.blocks.modules() if isinstance(module, Linear)]
+    changed = [linear for linear in linears if (linear.rounding is None) != (rounding is None)]
+    for linear in changed:
+        linear.rounding = rounding
+    return bool(changed)
 
 
 def accumulate(loss_of, inputs: Tensor, targets: Tensor, micro_seqs: int) -> Tensor:  # type: ignore[no-untyped-def]

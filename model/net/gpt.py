@@ -149,9 +149,10 @@ class GPT(nn.Module):
         """Progress of training, in [0, 1], at which the forward becomes another one; 0 is the first."""
         return (0.0, self.deep_from) if self.deep_from else (0.0,)
 
-    def at_progress(self, progress: float) -> None:
-        """Training has come so far, in [0, 1]: depth recurrence begins at its point."""
-        self.deep = progress >= self.deep_from
+    def at_progress(self, progress: float) -> bool:
+        """Training has come so far, in [0, 1]: depth recurrence begins at its point; whether it does so now."""
+        before, self.deep = self.deep, progress >= self.deep_from
+        return self.deep and not before
 
     def hidden(self, ids_BT: Tensor, first_row: int = 0) -> Tensor:
         """Final-normed hidden states (B, T - first_row, D) of token ids (B, T), in the dtype of the running autocast.

@@ -131,7 +131,9 @@ def test_warm_up_leaves_the_result_unchanged(random_net: NetFactory, warmup_step
     assert plain[1] == warmed[1]
 
 
-def test_depth_recurrence_trains_flat_before_its_point_and_deep_after_it(random_net: NetFactory) -> None:
+def test_depth_recurrence_trains_flat_before_its_point_and_deep_after_it(
+    random_net: NetFactory, capsys: pytest.CaptureFixture[str]
+) -> None:
     """The curve of a deep run is that of a flat one up to the point, and another one from there on."""
     deep = {"layers": 4, "recurrence": Recurrence(first=1, last=1, loops=1, start=0.5)}
     flat = random_net(layers=4)
@@ -143,6 +145,7 @@ def test_depth_recurrence_trains_flat_before_its_point_and_deep_after_it(random_
         assert curve[:3] == expected[:3]
         assert min(abs(a - b) for a, b in zip(curve[3:], expected[3:], strict=True)) > 1e-4
         assert net.deep, "what is scored is the deep one"
+        assert capsys.readouterr().out.count("layer_loop:enabled step:3 frac:0.500\n") == 1
 
 
 def test_a_warmdown_over_steps_takes_so_many_and_no_other_rates(random_net: NetFactory) -> None:
@@ -165,7 +168,9 @@ def test_under_a_clock_the_step_form_goes_by_the_pace_so_far() -> None:
         assert rate_scale(config, step, elapsed_s / 600) == pytest.approx(expected)
 
 
-def test_rounding_begins_below_its_threshold_and_is_gone_afterwards(random_net: NetFactory) -> None:
+def test_rounding_begins_below_its_threshold_and_is_gone_afterwards(
+    random_net: NetFactory, capsys: pytest.CaptureFixture[str]
+) -> None:
     config = replace(CONFIG, warmdown_frac=1.0)
     plain = fitted(random_net(), config)[1]
     for warmup_steps in (0, 2):
@@ -174,6 +179,7 @@ def test_rounding_begins_below_its_threshold_and_is_gone_afterwards(random_net: 
         assert curve[:3] == plain[:3], "factors 1, 5/6, 4/6"
         assert min(abs(a - b) for a, b in zip(curve[3:], plain[3:], strict=True)) > 1e-4
         assert all(module.rounding is None for module in net.modules() if isinstance(module, Linear))
+        assert capsys.readouterr().out.count("late_qat:enabled step:3 scale:0.5000\n") == 1
 
 
 def test_weight_averaging_that_is_asked_for_is_what_is_packed(random_net: NetFactory) -> None:

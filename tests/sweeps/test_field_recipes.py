@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import math
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -82,6 +83,18 @@ def test_the_parameters_are_those_of_the_log(name: str) -> None:
     assert build(name).config.net.parameters == PARAMETERS[name]
     doc = getattr(importlib.import_module(RECIPES[name].partition(":")[0]), name).__doc__
     assert f"{PARAMETERS[name]:,}" in doc or name == "pr1313"
+
+
+@EACH
+@torch.no_grad()
+def test_the_network_builds_at_full_size_on_a_cpu_and_starts_with_the_loss_of_a_guess(name: str) -> None:
+    """Weights of a new network say next to nothing: the loss is that of a guess."""
+    torch.manual_seed(1)
+    net: GPT = build(name).config.net.build()
+    assert sum(weight.numel() for weight in net.parameters()) == PARAMETERS[name]
+    ids = torch.randint(0, 1000, (1, 33))
+    loss = float(net.loss(ids[:, :-1], ids[:, 1:]))
+    assert loss == pytest.approx(math.log(len(net.embedding)), abs=0.1)
 
 
 def with_random_weights(config: Any) -> GPT:
