@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 import time
+from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -18,10 +20,34 @@ from model.gang import Gang
 from model.job import CHECKPOINT, CURVE, Job
 from model.net.attention import attention_kernel
 from model.net.gpt import GPT
+from model.net.linear import Linear
 from model.optim.ema import Ema
 from model.optim.groups import OptimConfig, build_optimisers
-from model.optim.schedule import momentum_at, warmdown
+from model.optim.schedule import momentum_at, warmdown, warmdown_over
 from model.quant.container import write_container
+
+
+@runtime_checkable
+class WeightRounding(Protocol):
+    """Rounded weights in training, once the factor on the learning rates is below ``threshold``."""
+
+    @property
+    def threshold(self) -> float: ...
+    def rounding(self) -> Callable[[Tensor], Tensor]: ...
+
+
+class Averager(Protocol):
+    """Takes weights in and puts their average back."""
+
+    def update(self, step: int, scale: float) -> None: ...
+    def load(self) -> None: ...
+
+
+@runtime_checkable
+class WeightAverage(Protocol):
+    """An average of the weights in the place of the EMA."""
+
+    def averager(self, net: torch.nn.Module) -> Averager: ...
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -37,13 +63,22 @@ class TrainConfig:
     micro_seqs: int = 48
     """Sequences of one forward on one rank; a larger local batch is accumulated."""
     warmup_steps: int = 20
-    """Steps that run before the clock starts and are undone: they pay for compiling."""
+    """Steps that run before the clock starts and are undone: they pay for compiling. As many again where the network
+    becomes another one during training."""
     warmdown_frac: float = 0.583
+    """The last part of the clock, or of the steps; 0 is off."""
+    warmdown_steps: int = 0
+    """Above 0: the warmdown takes so many steps (WARMDOWN_ITERS), and ``warmdown_frac`` doesn't count."""
     min_lr: float = 0.0
     """Floor of the warmdown, as a fraction of the peak rate."""
     grad_clip: float = 0.3
     """Largest global gradient norm; 0 is off."""
     ema_decay: float = 0.997
+    """Of the average that is packed; 0 packs the last weights."""
+    swa: WeightAverage | None = None
+    """An average in its place; then ``ema_decay`` doesn't count."""
+    qat: WeightRounding | None = None
+    """Rounded weights in the blocks' matrices near the end."""
     log_every: int = 100
     optim: OptimConfig = OptimConfig()
 
@@ -55,10 +90,10 @@ class TrainConfig:
             raise ValueError(
                 f"train.batch_tokens={self.batch_tokens} is not a multiple of train.seq_len={self.seq_len}"
             )
-        if self.minutes < 0 or self.warmup_steps < 0 or self.grad_clip < 0:
+        if min(self.minutes, self.warmup_steps, self.warmdown_steps, self.grad_clip) < 0:
             raise ValueError(
-                f"train: minutes, warmup_steps and grad_clip must be 0 or more, "
-                f"got {self.minutes}, {self.warmup_steps}, {self.grad_clip}"
+                f"train: minutes, warmup_steps, warmdown_steps and grad_clip must be 0 or more, "
+                f"got {self.minutes}, {self.warmup_steps}, {self.warmdown_steps}, {self.grad_clip}"
             )
         if not 0 <= self.ema_decay < 1 or not 0 <= self.warmdown_frac <= 1 or not 0 <= self.min_lr <= 1:
             raise ValueError(
@@ -151,10 +186,7 @@ def fit(net: GPT, batches: Batches, config: TrainConfig, gang: Gang) -> tuple[li
         gang.beat(own_s)
         inputs, targets = (half.to(gang.device, non_blocking=True) for half in batches(step))
         loss = accumulate(loss_of, inputs, targets, config.micro_seqs)
-        parameters = list(net.parameters())
-        gang.average_gradients(parameters)
-        if config.grad_clip:
-            torch.nn.utils.clip_grad_norm_(parameters, config.grad_clip)
+        optimisers.average(list(net.parameters()), gang, config.grad_clip)
         optim = config.optim
         optimisers.set_rates(
             scale,
@@ -165,20 +197,33 @@ def fit(net: GPT, batches: Batches, config: TrainConfig, gang: Gang) -> tuple[li
 
     if config.warmup_steps:
         before = deepcopy(net.state_dict())
-        for step in range(config.warmup_steps):
-            one_step(step, 1.0)
+        for depth in net.depths:
+            net.at_progress(depth)
+            for step in range(config.warmup_steps):
+                one_step(step, 1.0)
+        if config.qat is not None:
+            set_rounding(net, config.qat)
+            for step in range(config.warmup_steps):
+                one_step(step, 1.0)
+            set_rounding(net, None)
         net.load_state_dict(before)
         optimisers = build_optimisers(net, config.optim)
-    ema = Ema(net, config.ema_decay)
+    net.at_progress(0.0)
+    average: Averager = Ema(net, config.ema_decay) if config.swa is None else config.swa.averager(net)
     budget_s = config.minutes * 60
     started, elapsed_s, step = training_clock(gang), 0.0, 0
 
     # Go!
     while elapsed_s < budget_s if budget_s else step < config.steps:
         progress = elapsed_s / budget_s if budget_s else step / config.steps
-        losses.append(one_step(step, warmdown(progress, config.warmdown_frac, config.min_lr), elapsed_s))
-        ema.update()
+        if net.at_progress(progress) and progress:
+            gang.log(f"layer_loop:enabled step:{step} frac:{progress:.3f}")
+        scale = rate_scale(config, step, progress)
+        if config.qat is not None and scale < config.qat.threshold and set_rounding(net, config.qat):
+            gang.log(f"late_qat:enabled step:{step} scale:{scale:.4f}")
+        losses.append(one_step(step, scale, elapsed_s))
         step += 1
+        average.update(step, scale)
         last = step == config.steps and not budget_s
         if budget_s or last or step == 1 or step % config.log_every == 0:
             elapsed_s = gang.first(training_clock(gang) - started)
@@ -197,8 +242,29 @@ def fit(net: GPT, batches: Batches, config: TrainConfig, gang: Gang) -> tuple[li
         gang.log(f"stopping_early: wallclock_cap train_time:{1000 * train_s:.0f}ms step:{step}/{step}")
     curve = (gang.sum_(torch.stack(losses)) / gang.world).tolist()
     check_finite(sum(curve), step)
-    ema.load()
+    average.load()
+    net.at_progress(1.0)
+    set_rounding(net, None)
     return curve, train_s
+
+
+def rate_scale(config: TrainConfig, step: int, progress: float) -> float:
+    """The factor on every learning rate of step ``step`` from 0, at ``progress`` of the clock or the steps."""
+    if not config.warmdown_steps:
+        return warmdown(progress, config.warmdown_frac, config.min_lr)
+    at_this_pace = max(0.0, 1 - progress) * step / progress if progress else math.inf
+    left = at_this_pace if config.minutes else config.steps - step
+    return warmdown_over(left, config.warmdown_steps, config.min_lr)
+
+
+def set_rounding(net: GPT, qat: WeightRounding | None) -> bool:
+    """Have the blocks' matrices rounded before they are used, or not; whether that is new."""
+    rounding = None if qat is None else qat.rounding()
+    linears = [module for module in net.blocks.modules() if isinstance(module, Linear)]
+    changed = [linear for linear in linears if (linear.rounding is None) != (rounding is None)]
+    for linear in changed:
+        linear.rounding = rounding
+    return bool(changed)
 
 
 def accumulate(loss_of, inputs: Tensor, targets: Tensor, micro_seqs: int) -> Tensor:  # type: ignore[no-untyped-def]

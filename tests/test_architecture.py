@@ -19,7 +19,20 @@ from model.adapt.sgd import SgdRule
 from model.adapt.stage import AdaptConfig
 from model.adapt.ttt import Ttt
 from model.environment import FIELD_NAMES
+from model.net.bigram import BigramHash
+from model.net.parallel import ParallelResidual
+from model.net.recurrence import Recurrence
+from model.net.skip_gates import SkipGates
+from model.net.smear import SmearGate
+from model.net.value_embedding import ValueEmbedding
+from model.net.value_residual import ValueResidual
+from model.net.xsa import Xsa
+from model.optim.parallel_muon import ParallelMuon
+from model.optim.polar import PolarExpress
+from model.optim.swa import Swa
 from model.overlay import field_at
+from model.quant.qat import LateQat
+from model.quant.sdclip import SdClip
 from service.source import ROOT, reach
 from sweeps.recipes.tiny import tiny
 
@@ -154,7 +167,22 @@ def everything_on() -> Any:
     config = tiny().config
     scorers = Ttt(rule=SgdRule(), score_with=Ttt(rule=MuonRule(), score_with=DocumentLora()))
     score = dataclasses.replace(config.score, ttt=scorers)
-    return dataclasses.replace(config, adapt=AdaptConfig(prequant=Prequant(rule=AdamRule())), score=score)
+    net = dataclasses.replace(
+        config.net,
+        skip_gates=SkipGates(),
+        bigram=BigramHash(),
+        smear=SmearGate(),
+        value_embedding=ValueEmbedding(),
+        value_residual=ValueResidual(),
+        xsa=Xsa(last=3),
+        parallel=ParallelResidual(first=2),
+        recurrence=Recurrence(first=1, last=1),
+    )
+    optim = dataclasses.replace(config.train.optim, orthogonaliser=PolarExpress(), sharing=ParallelMuon())
+    train = dataclasses.replace(config.train, optim=optim, swa=Swa(), qat=LateQat())
+    adapt = AdaptConfig(prequant=Prequant(rule=AdamRule()))
+    pack = dataclasses.replace(config.pack, matrices=SdClip(), tables=SdClip())
+    return dataclasses.replace(config, net=net, train=train, adapt=adapt, pack=pack, score=score)
 
 
 CONFIG_FIELDS = sorted(

@@ -25,7 +25,8 @@ def twin_config(net: GPTBuilder) -> GPTBuilder:
         small["kv_heads"] = small["heads"]
     if "dim" in small and small["dim"] < SMALL["dim"]:
         return net  # smaller than the twin already
-    twin: GPTBuilder = replace(config, **small)
+    parts = {name: part.shrunk(small["layers"]) for name, part in getattr(config, "parts", {}).items()}
+    twin: GPTBuilder = replace(config, **small, **parts)
     return twin
 
 

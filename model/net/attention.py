@@ -7,7 +7,7 @@ The kernel is chosen once per process: FlashAttention 3, else 2, else torch's ow
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +16,7 @@ from torch.nn.attention.bias import causal_lower_right
 
 from model.net.linear import Linear
 from model.net.norm import rms_norm
+from model.net.parts import Seen
 from model.net.rope import rotate
 
 Kernel = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -24,7 +25,16 @@ Kernel = Callable[[Tensor, Tensor, Tensor], Tensor]
 class Attention(nn.Module):
     """H query heads over K key-value heads; the output matrix starts at zero."""
 
-    def __init__(self, dim: int, heads: int, kv_heads: int, qk_gain: float) -> None:
+    def __init__(
+        self,
+        dim: int,
+        heads: int,
+        kv_heads: int,
+        qk_gain: float,
+        value_mixes: Iterable[nn.Module] = (),
+        finish: nn.Module | None = None,
+    ) -> None:
+        """``value_mixes`` change the values in turn, ``finish`` what was found (:mod:`model.net.parts`)."""
         super().__init__()
         self.heads, self.kv_heads, self.head_dim = heads, kv_heads, dim // heads
         self.query = Linear(dim, dim)
@@ -32,16 +42,23 @@ class Attention(nn.Module):
         self.value = Linear(dim, kv_heads * self.head_dim)
         self.out = Linear(dim, dim, zero_init=True)
         self.qk_gain = nn.Parameter(torch.full((heads,), qk_gain))
+        self.value_mixes = nn.ModuleList(value_mixes)
+        self.finish = finish
 
-    def forward(self, x_BTD: Tensor, cos: Tensor, sin: Tensor, first_row: int = 0) -> Tensor:
+    def forward(self, x_BTD: Tensor, cos: Tensor, sin: Tensor, first_row: int = 0, seen: Seen | None = None) -> Tensor:
         """x (B, T, D) -> (B, T - first_row, D): what the rows from ``first_row`` on see of all rows up to them."""
         B, T, D = x_BTD.shape
         q = rms_norm(self.query(x_BTD[:, first_row:]).view(B, T - first_row, self.heads, self.head_dim))
         k = rms_norm(self.key(x_BTD).view(B, T, self.kv_heads, self.head_dim))
-        v = self.value(x_BTD).view(B, T, self.kv_heads, self.head_dim)
+        v = self.value(x_BTD)
+        for mix in self.value_mixes:
+            v = mix(v, seen)
+        v = v.view(B, T, self.kv_heads, self.head_dim)
         q = rotate(q, cos[first_row:], sin[first_row:]) * self.qk_gain.to(q.dtype)[:, None]
         k = rotate(k, cos, sin)
         y = pick_kernel(q.dtype, q.device.type)(q, k, v)
+        if self.finish is not None:
+            y = self.finish(y, v[:, first_row:])
         return self.out(y.reshape(B, T - first_row, D))
 
 

@@ -15,8 +15,8 @@ class Ema:
         self.shadow = [w.float().clone() for w in self.weights]
 
     @torch.no_grad()
-    def update(self) -> None:
-        """Take the current weights in."""
+    def update(self, step: int = 0, scale: float = 1.0) -> None:
+        """Take the current weights in, at every step and rate alike."""
         torch._foreach_lerp_(self.shadow, self.weights, 1 - self.decay)
 
     @torch.no_grad()

@@ -13,6 +13,15 @@ def warmdown(progress: float, fraction: float, floor: float) -> float:
     return max((1 - progress) / fraction, floor)
 
 
+def warmdown_over(steps_left: float, steps: int, floor: float) -> float:
+    """The factor with ``steps_left`` steps to go: 1, then linear to ``floor`` over the last ``steps``.
+
+    The field's step form (WARMDOWN_ITERS). Under a clock it takes what is left at the pace so far, remaining seconds
+    over seconds per step, so that the machine's speed decides when it begins.
+    """
+    return max(min(1.0, steps_left / steps), floor)
+
+
 def momentum_at(step: int, start: float, end: float, warmup_steps: int) -> float:
     """Linear from ``start`` to ``end`` over ``warmup_steps`` steps (0.92 -> 0.99 over 1500 in the field)."""
     if warmup_steps <= 0:

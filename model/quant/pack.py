@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -19,12 +20,24 @@ SCALE = "#scale"
 """Suffix of the tensor that holds a matrix's row scales."""
 
 
+@runtime_checkable
+class Rounding(Protocol):
+    """Another way to choose a row's steps than from its largest weight."""
+
+    def round(self, weight_OI: Tensor, bits: int) -> tuple[Tensor, Tensor]:
+        """Integers int8 (O, I) and scales float16 (O,) of a matrix."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PackConfig:
     """Bits and codec. Matrices are rounded by row; everything else is small and stays float16."""
 
     matrix_bits: int = 6
     embed_bits: int = 8
+    """Of the embedding and the other tables, and of a head that isn't the embedding."""
+    matrices: Rounding | None = None
+    tables: Rounding | None = None
+    """None: a row's largest weight sets its steps (:mod:`model.quant.rtn`)."""
     small_numel: int = 65_536
     """Matrices with at most so many weights stay float16, as in the field."""
     codec: Codec = "brotli"
@@ -66,9 +79,12 @@ def pack_weights(weights: Mapping[str, Tensor], config: PackConfig) -> dict[str,
     """Weights by name -> the tensors of an artifact: int8 with ``#scale`` beside it, or float16."""
     packed: dict[str, Tensor] = {}
     for name, weight in weights.items():
-        bits = config.embed_bits if name == "embedding" else config.matrix_bits
+        table = name == "embedding" or name.endswith(".table") or name.startswith("head.")
+        bits = config.embed_bits if table else config.matrix_bits
         if weight.ndim == 2 and weight.numel() > config.small_numel:
-            packed[name], packed[name + SCALE] = round_rows(weight, bits)
+            rounding = config.tables if table else config.matrices
+            rounded = round_rows(weight, bits) if rounding is None else rounding.round(weight, bits)
+            packed[name], packed[name + SCALE] = rounded
         else:
             packed[name] = weight.half()
     return packed

@@ -24,6 +24,14 @@ def round_rows(weight_OI: Tensor, bits: int) -> tuple[Tensor, Tensor]:
     return q.to(torch.int8), scale
 
 
+def clipped(weight_OI: Tensor, clip_O: Tensor, floor: float, bits: int) -> tuple[Tensor, Tensor]:
+    """Integers and scales for rows that are cut at ``clip_O``, or at ``floor`` where that is more."""
+    top = 2 ** (bits - 1) - 1
+    scale = (clip_O.clamp_min(floor) / top).clamp_min(SMALLEST_SCALE).half()
+    q = torch.round(weight_OI.float() / scale.float()[:, None]).clamp_(-top, top)
+    return q.to(torch.int8), scale
+
+
 def unround_rows(q_OI: Tensor, scale_O: Tensor) -> Tensor:
     """The float32 matrix (O, I) that the integers stand for."""
     return q_OI.float() * scale_O.float()[:, None]

@@ -101,7 +101,7 @@ def score_together(
         if not slot.steps:
             Sliding().score_stream(net, stream, windows, tally, gang)
     fitting = [(slot, tally, Memory(slot)) for slot, tally in zip(slots, tallies, strict=True) if slot.steps]
-    head = Head.of(net.embedding, net.logit_cap)
+    head = Head.of(net.head_weight, net.logit_cap)
     for number, batch in windows.numbered_batches(stream.targets, gang) if fitting else ():
         _score_batch(net, head, stream, number, batch, fitting, gang)
 

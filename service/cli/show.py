@@ -235,7 +235,7 @@ def show_recipes(out: Console, rows: Sequence[Mapping[str, Any]]) -> None:
     """The rows of :func:`recipes_json`, without the settings."""
     table = Table()
     for column in ("name", "parameters", "cap", "gang", "scores", "notes"):
-        table.add_column(column)
+        table.add_column(column, no_wrap=column in ("name", "parameters"))
     for row in rows:
         parameters, cap = f"{row['parameters']:,}", f"{row['artifact_cap_bytes']:,}"
         table.add_row(row["name"], parameters, cap, row["gang"], " ".join(row["scores"]), row["notes"])

@@ -10,17 +10,36 @@ from model.adapt.prequant import Prequant
 from model.adapt.stage import AdaptConfig
 from model.adapt.ttt import Ttt
 from model.environment import FIELD_NAMES, with_environment
+from model.net.bigram import BigramHash
 from model.net.gpt import GPTConfig
+from model.net.parallel import ParallelResidual
+from model.net.recurrence import Recurrence
+from model.net.value_embedding import ValueEmbedding
+from model.net.xsa import Xsa
+from model.optim.groups import OptimConfig
+from model.optim.swa import Swa
 from model.overlay import field_at
+from model.quant.pack import PackConfig
+from model.quant.qat import LateQat
+from model.quant.sdclip import SdClip
 from model.run import RunConfig
 from model.score.sliding import Sliding
 from model.score.slot import Slot
 from model.score.stage import ScoreConfig
 from model.score.windows import WindowConfig
+from model.train import TrainConfig
 
 FULL = RunConfig(
-    net=GPTConfig(),
+    net=GPTConfig(
+        bigram=BigramHash(),
+        value_embedding=ValueEmbedding(),
+        xsa=Xsa(last=5),
+        parallel=ParallelResidual(first=5),
+        recurrence=Recurrence(),
+    ),
     adapt=AdaptConfig(prequant=Prequant()),
+    train=TrainConfig(optim=OptimConfig(embed_wd=0.1), warmdown_steps=10, qat=LateQat(), swa=Swa(every=10, below=0.5)),
+    pack=PackConfig(matrices=SdClip(), tables=SdClip(sigmas=20.0)),
     score=ScoreConfig(sliding=Sliding(), ttt=Ttt(), slot=Slot()),
 )
 
@@ -29,7 +48,8 @@ FULL = RunConfig(
 def test_every_variable_sets_its_field_and_only_that(name: str) -> None:
     path = FIELD_NAMES[name]
     old = field_at(FULL, path)
-    new: Any = {"TRAIN_SEQ_LEN": 1024, "MODEL_DIM": 768, "NUM_HEADS": 16, "NUM_KV_HEADS": 2, "ROPE_DIMS": 8}.get(name)
+    fitting = {"TRAIN_SEQ_LEN": 1024, "MODEL_DIM": 768, "NUM_HEADS": 16, "NUM_KV_HEADS": 2, "ROPE_DIMS": 8}
+    new: Any = (fitting | {"LOOP_START": 3}).get(name)
     if new is None:
         new = {
             bool: lambda: not old,
@@ -88,7 +108,7 @@ def test_a_value_that_does_not_fit_is_refused_by_the_variable_s_name(name: str, 
         with_environment(FULL, {name: value})
 
 
-@pytest.mark.parametrize("name", ["SLOT_STEPS", "TTT_EPOCHS", "PREQUANT_TTT_EPOCHS"])
+@pytest.mark.parametrize("name", ["SLOT_STEPS", "TTT_EPOCHS", "PREQUANT_TTT_EPOCHS", "XSA_LAST_N", "NUM_LOOPS"])
 def test_a_knob_of_something_that_is_off_is_refused_by_name(name: str) -> None:
     with pytest.raises(ValueError, match=rf"{name}.*off in this recipe"):
         with_environment(RunConfig(net=GPTConfig()), {name: "3"})

@@ -19,10 +19,14 @@ from model.data.shards import open_corpus
 from model.gang import Gang
 from model.job import Job
 from model.net.gpt import GPT, GPTConfig
+from model.net.linear import Linear
+from model.net.recurrence import Recurrence
 from model.optim.groups import OptimConfig, build_optimisers
 from model.optim.schedule import momentum_at, warmdown
+from model.optim.swa import Swa
 from model.quant.container import read_container
-from model.train import TrainConfig, accumulate, fit, train_stage
+from model.quant.qat import LateQat
+from model.train import TrainConfig, accumulate, fit, rate_scale, train_stage
 
 NetFactory = Callable[..., GPT]
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
@@ -125,6 +129,66 @@ def test_warm_up_leaves_the_result_unchanged(random_net: NetFactory, warmup_step
     warmed = fitted(random_net(), replace(CONFIG, warmup_steps=warmup_steps))
     assert all_equal(plain[0], warmed[0])
     assert plain[1] == warmed[1]
+
+
+def test_depth_recurrence_trains_flat_before_its_point_and_deep_after_it(
+    random_net: NetFactory, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The curve of a deep run is that of a flat one up to the point, and another one from there on."""
+    deep = {"layers": 4, "recurrence": Recurrence(first=1, last=1, loops=1, start=0.5)}
+    flat = random_net(layers=4)
+    flat.load_state_dict(random_net(**deep).state_dict())
+    expected = fitted(flat)[1]
+    for warmup_steps in (0, 2):
+        net = random_net(**deep)
+        curve = fitted(net, replace(CONFIG, warmup_steps=warmup_steps))[1]
+        assert curve[:3] == expected[:3]
+        assert min(abs(a - b) for a, b in zip(curve[3:], expected[3:], strict=True)) > 1e-4
+        assert net.deep, "what is scored is the deep one"
+        assert capsys.readouterr().out.count("layer_loop:enabled step:3 frac:0.500\n") == 1
+
+
+def test_a_warmdown_over_steps_takes_so_many_and_no_other_rates(random_net: NetFactory) -> None:
+    """Over the last 3 of 6 steps it is that over the last half; a longer one than the run begins below the peak."""
+    half = fitted(random_net(), replace(CONFIG, warmdown_frac=0.5))
+    steps = fitted(random_net(), replace(CONFIG, warmdown_frac=0.9, warmdown_steps=3))
+    for name, weight in half[0].items():
+        torch.testing.assert_close(steps[0][name], weight, atol=1e-5, rtol=1e-5)
+    scales = [rate_scale(replace(CONFIG, warmdown_steps=12, min_lr=0.2), step, step / 6) for step in range(6)]
+    assert scales == pytest.approx([6 / 12, 5 / 12, 4 / 12, 3 / 12, 0.2, 0.2])
+
+
+def test_under_a_clock_the_step_form_goes_by_the_pace_so_far() -> None:
+    """As in the field: remaining time over (steps x elapsed / step), once that is below 1."""
+    config = replace(CONFIG, minutes=10.0, warmdown_steps=3500)
+    for elapsed_s, step in ((0.0, 0), (1.0, 10), (300.0, 3000), (400.0, 4400), (550.0, 6000), (600.0, 6600)):
+        step_s = elapsed_s / max(step, 1)
+        remaining_s = 600 - elapsed_s
+        expected = remaining_s / (3500 * step_s) if step_s and remaining_s <= 3500 * step_s else 1.0
+        assert rate_scale(config, step, elapsed_s / 600) == pytest.approx(expected)
+
+
+def test_rounding_begins_below_its_threshold_and_is_gone_afterwards(
+    random_net: NetFactory, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = replace(CONFIG, warmdown_frac=1.0)
+    plain = fitted(random_net(), config)[1]
+    for warmup_steps in (0, 2):
+        net = random_net()
+        curve = fitted(net, replace(config, qat=LateQat(bits=3, threshold=0.6), warmup_steps=warmup_steps))[1]
+        assert curve[:3] == plain[:3], "factors 1, 5/6, 4/6"
+        assert min(abs(a - b) for a, b in zip(curve[3:], plain[3:], strict=True)) > 1e-4
+        assert all(module.rounding is None for module in net.modules() if isinstance(module, Linear))
+        assert capsys.readouterr().out.count("late_qat:enabled step:3 scale:0.5000\n") == 1
+
+
+def test_weight_averaging_that_is_asked_for_is_what_is_packed(random_net: NetFactory) -> None:
+    """The mean of the weights after steps 2, 4 and 6, taken from runs that end there."""
+    config = replace(CONFIG, warmdown_frac=0.0, ema_decay=0.0)
+    averaged = fitted(random_net(), replace(config, swa=Swa(every=2, below=2.0)))[0]
+    ends = [fitted(random_net(), replace(config, steps=steps))[0] for steps in (2, 4, 6)]
+    for name, weight in averaged.items():
+        torch.testing.assert_close(weight, sum(end[name] for end in ends) / 3, atol=1e-6, rtol=1e-6)
 
 
 class FailingAt:

@@ -129,7 +129,7 @@ def candidates(old: Any) -> list[Any]:
     if isinstance(old, bool):
         return [not old]
     if isinstance(old, str):
-        return ["elsewhere.jsonl", "scored", "lzma", "cuda", "batch", "window", "lbfgs", "constant"]
+        return ["elsewhere.jsonl", "scored", "lzma", "cuda", "batch", "window", "lbfgs", "adamw", "constant"]
     return [old * 2, old + 1, old * 3, old - 1, old / 2, old + 0.5]
 
 

@@ -2,12 +2,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
 
+from model.net.bigram import BigramHash
 from model.net.gpt import GPT
+from model.net.smear import SmearGate
+from model.net.value_embedding import ValueEmbedding
 from model.optim.groups import OptimConfig, build_optimisers
 
 NetFactory = Callable[..., GPT]
@@ -41,6 +44,38 @@ def test_muon_has_the_block_matrices_and_adam_the_embedding_and_all_that_is_smal
         "mlp_scale",
         "qk_gain",
     }
+
+
+TABLES = {
+    "bigram": BigramHash(rows=9, width=4),
+    "value_embedding": ValueEmbedding(width=4),
+    "smear": SmearGate(),
+    "tie_embeddings": False,
+}
+
+
+@pytest.mark.parametrize("projections", ["muon", "adamw"])
+def test_tables_go_with_the_embedding_their_projections_where_the_config_says_and_a_head_alone(
+    random_net: NetFactory, projections: Literal["muon", "adamw"]
+) -> None:
+    net = random_net(layers=3, **TABLES)
+    config = replace(CONFIG, projections=projections, adam_wd=0.3, embed_wd=0.7, head_lr=0.4)
+    optimisers = build_optimisers(net, config)
+    name_of = {id(p): name for name, p in net.named_parameters()}
+    muon = {name_of[id(p)] for p in optimisers.muon.param_groups[0]["params"]}
+    found = [
+        ({name_of[id(p)] for p in group["params"]}, group["lr"], group["weight_decay"])
+        for group in optimisers.adam.param_groups
+    ]
+    tables, scalars, head = (names for names, _, _ in found)
+    assert [(lr, decay) for _, lr, decay in found] == [(0.2, 0.7), (0.3, 0.3), (0.4, 0.0)]
+    projected = {"bigram.project.weight", "value_embedding.project.weight"}
+    assert tables == {"embedding", "bigram.table", "value_embedding.table"}
+    assert head == {"head.weight"}
+    assert (muon if projections == "muon" else scalars) >= projected
+    assert {"smear.gate", "bigram.scale", "value_embedding.scale"} <= scalars
+    assert len(muon | tables | scalars | head) == len(list(net.parameters()))
+    assert len(muon) + len(tables) + len(scalars) + len(head) == len(list(net.parameters()))
 
 
 def test_every_group_has_the_rate_the_config_names_and_is_scaled_from_its_peak(random_net: NetFactory) -> None:
@@ -97,6 +132,10 @@ def test_small_parameters_and_the_embedding_take_adamw_s_first_step_at_their_own
         {"muon_wd": -0.1},
         {"adam_wd": -0.1},
         {"muon_momentum_warmup_steps": -1},
+        {"head_lr": 0.0},
+        {"embed_wd": -0.5},
+        {"muon_steps": 0},
+        {"projections": "sgd"},
     ],
 )
 def test_a_knob_out_of_range_is_refused_by_name_with_its_value(change: dict[str, Any]) -> None:

@@ -72,3 +72,30 @@ def test_an_update_leaves_the_gradient_as_it_was() -> None:
     muon.step()
     muon.step()
     assert torch.equal(weight.grad, before)
+
+
+def test_rows_are_made_alike_before_orthogonalisation_only_where_that_is_asked_for() -> None:
+    """MuonEq-R: a gradient with rows of very different lengths; without it the large rows decide."""
+    g = torch.randn(6, 10, dtype=torch.float64) * 10.0 ** torch.arange(-3, 3)[:, None]
+    steps = {}
+    for row_normalize in (True, False):
+        weight = torch.nn.Parameter(torch.zeros(6, 10, dtype=torch.float64))
+        weight.grad = g.clone()
+        Muon([weight], lr=1.0, momentum=0.0, weight_decay=0.0, row_normalize=row_normalize).step()
+        steps[row_normalize] = -weight.detach()
+    even = torch.stack([row / row.square().sum().sqrt() for row in g])
+    torch.testing.assert_close(steps[True], orthogonalise(even[None])[0], atol=1e-6, rtol=0)
+    torch.testing.assert_close(steps[False], orthogonalise(g[None])[0], atol=1e-6, rtol=0)
+    assert not torch.allclose(steps[True], steps[False], atol=0.1)
+
+
+def test_without_nesterov_the_step_is_the_buffer_s() -> None:
+    first, second = torch.randn(4, 6), torch.randn(4, 6)
+    weight = torch.nn.Parameter(torch.zeros(4, 6))
+    muon = Muon([weight], lr=1.0, momentum=0.9, weight_decay=0.0, nesterov=False)
+    for g in (first, second):
+        weight.grad = g.clone()
+        before = weight.detach().clone()
+        muon.step()
+    expected = orthogonalise((0.9 * first + second)[None])[0]
+    torch.testing.assert_close(before - weight.detach(), expected, atol=1e-5, rtol=1e-4)

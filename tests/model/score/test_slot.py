@@ -97,6 +97,19 @@ def test_a_scored_stream_equals_autograd_window_batch_by_window_batch(
     torch.testing.assert_close(found.nats, expected, atol=1e-5, rtol=0)
 
 
+def test_slot_fits_the_head_that_the_network_has(random_net: NetFactory) -> None:
+    """One of its own, and not the embedding."""
+    net, stream = random_net(tie_embeddings=False), some_stream(47)
+    config = Slot(loss_on="scored", steps=8, lr=0.02)
+    found = tally_of(net, config, stream, WindowConfig(seq_len=64, stride=64)).nats
+    rows = torch.from_numpy(stream.tokens.astype(np.int64))[None]
+    with torch.no_grad():
+        hidden = net.hidden(rows[:, :-1])
+    assert net.head is not None
+    nats = autograd_slot(hidden, rows[:, 1:], slice(0, None), net.head.weight.detach(), net.logit_cap, config)
+    torch.testing.assert_close(found, nats[0].double(), atol=1e-5, rtol=0)
+
+
 def flip(stream: Stream, position: int) -> Stream:
     tokens = stream.tokens.copy()
     tokens[position] = (int(tokens[position]) + 7) % 40
