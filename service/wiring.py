@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from model.data.shards import Corpus
 from model.report import StageReport
 from service.adapters.local_gang import run_here
+from service.adapters.locks import file_lock
 from service.adapters.notes_fs import NoteFolder
 from service.adapters.ray_token import use_own_token
 from service.adapters.store_fs import FolderStore
@@ -64,6 +65,12 @@ class Wiring:
         from service.adapters.mlflow import MlflowTracker
 
         return MlflowTracker(self.settings.mlflow_uri, self.settings.mlflow_artifacts)
+
+    def alone(self, what: str) -> AbstractContextManager[bool]:
+        """Waits until no other process of this home holds ``what``, and holds it while the block runs."""
+        folder = self.settings.home / "locks"
+        folder.mkdir(parents=True, exist_ok=True)
+        return file_lock(folder / what, wait=True)
 
     def notes(self) -> NoteFolder:
         """Notes of the experiments that were run."""

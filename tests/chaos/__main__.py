@@ -1,4 +1,4 @@
-"""``python -m tests.chaos --strikes 200``: plays episodes until so many strikes have fallen; ``--table LOG`` shows them."""
+"""``python -m tests.chaos --strikes 200``: episodes until so many strikes have fallen; ``--table LOG`` shows them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import argparse
 import json
 import random
 import shutil
+import signal
 import sys
 import time
 from pathlib import Path
@@ -29,6 +30,8 @@ def main(words: list[str]) -> int:
     if asked.table:
         print(table(read_lines(asked.table)))
         return 0
+    for sign in (signal.SIGTERM, signal.SIGINT):  # a shell's background ignores the latter
+        signal.signal(sign, signal.default_int_handler)
     asked.folder.mkdir(parents=True, exist_ok=True)
     out = asked.out or asked.folder / "chaos.jsonl"
     return play(
@@ -64,6 +67,9 @@ def play(out: Path, strikes: int, seed: int, folder: Path, kinds: set[str]) -> i
             started = time.monotonic()
             try:
                 episode.play()
+            except KeyboardInterrupt:
+                print(f"ended in episode {number}; the same command with --out {out} goes on", flush=True)
+                return 130
             except Exception as error:  # the harness's own: said, kept, and gone on from
                 for outcome in episode.outcomes[-1:]:
                     outcome.problems.append(f"harness: {type(error).__name__}: {error}")

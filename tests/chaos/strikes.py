@@ -96,7 +96,7 @@ DAMAGED = ("report.json", "key.json", "files.json", "log.txt", "output", "any")
 
 
 def _point(draw: random.Random, point: Point, deed: str) -> Strike:
-    hit = draw.choice((1, 1, 2)) if point in OFTEN else draw.randint(1, 9) if point in IN_MLFLOW else 1
+    hit = draw.choice((1, 1, 1, 2)) if point in OFTEN else draw.randint(1, 9) if point in IN_MLFLOW else 1
     return Strike(kind=Kind.POINT, where=str(point), how=deed, number=hit, local=draw.random() < 0.2)
 
 

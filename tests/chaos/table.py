@@ -49,8 +49,8 @@ def table(lines: Iterable[dict[str, Any]]) -> str:
     keys = sorted(rows, key=lambda key: (order.index(key[0]), key[1:]))
     text = [f"| {' | '.join(COLUMNS)} |", f"|{'---|' * len(COLUMNS)}"]
     text += [
-        f"| {TITLES[kind]} | {where} | {how} | {' | '.join(str(rows[kind, where, how][name]) for name in COLUMNS[3:])} |"
-        for kind, where, how in keys
+        f"| {TITLES[key[0]]} | {key[1]} | {key[2]} | {' | '.join(str(rows[key][name]) for name in COLUMNS[3:])} |"
+        for key in keys
     ]
     total = {name: sum(row[name] for row in rows.values()) for name in COLUMNS[3:]}
     text.append(f"| **all** | | | {' | '.join(f'**{total[name]}**' for name in COLUMNS[3:])} |")

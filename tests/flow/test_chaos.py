@@ -1,0 +1,60 @@
+"""A slice of ``make chaos``: six fixed strikes, in six kinds of places, and what must come of each."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+
+import pytest
+
+from service.faults import Point
+from tests.chaos.episode import Episode, failed
+from tests.chaos.strikes import Kind, Strike
+from tests.chaos.world import World
+from tests.flow.conftest import HEADS
+
+CHAINS = {
+    "a finished stage is published and its gang is killed; then a checkpoint or the like is damaged": (
+        Strike(kind=Kind.POINT, where=str(Point.PUBLISHED), how="kill", number=1),
+        Strike(kind=Kind.DAMAGE, where="any", how="flip"),
+    ),
+    "a rank is killed from outside; then the driver, while MLflow is written": (
+        Strike(kind=Kind.PROCESS, where="rank", how="kill", number=0.5),
+        Strike(kind=Kind.POINT, where=str(Point.RUN_WRITTEN), how="kill", number=2),
+    ),
+    "the disk is full before the rename that publishes; then the driver is killed with its record half done": (
+        Strike(kind=Kind.POINT, where=str(Point.COMPLETE), how="full", number=1),
+        Strike(kind=Kind.POINT, where=str(Point.RECORD_WRITTEN), how="kill", number=1),
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    """A reference of one seed, and a cluster of our own whose processes know the list of strikes."""
+    world = World(tmp_path_factory.mktemp("chaos"), seeds="1")
+    try:
+        world.prepare()
+        assert world.cluster is not None
+        nodes = [world.cluster.head.pid, world.cluster.node.pid]
+        HEADS.extend(nodes)
+        yield world
+        for node in nodes:
+            HEADS.remove(node)
+    finally:
+        world.close()
+
+
+@pytest.mark.parametrize("chain", CHAINS.values(), ids=CHAINS)
+def test_whatever_struck_the_same_command_ends_with_the_same_record_and_nothing_is_done_twice(
+    world: World, chain: tuple[Strike, ...]
+) -> None:
+    episode = Episode(world, chain, random.Random(7))
+    outcomes = episode.play()
+    assert [outcome.landed for outcome in outcomes if outcome.strike][:1] == [True]
+    assert failed(outcomes) == []
+    assert outcomes[-1].finished
+
+
+def test_an_undisturbed_run_comes_by_every_point(world: World) -> None:
+    assert world.told["hits"] == sorted(map(str, Point))
