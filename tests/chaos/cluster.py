@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import psutil
@@ -48,6 +48,15 @@ def below() -> dict[int, str]:
         with contextlib.suppress(psutil.Error):
             if process.status() != psutil.STATUS_ZOMBIE:
                 found[process.pid] = " ".join(process.cmdline())
+    return found
+
+
+def below_all(roots: Iterable[int]) -> set[int]:
+    """``roots`` and every process below them."""
+    found = set()
+    for root in roots:
+        with contextlib.suppress(psutil.Error):
+            found |= {root, *(child.pid for child in psutil.Process(root).children(recursive=True))}
     return found
 
 
@@ -105,11 +114,12 @@ class Cluster:
     @property
     def shared(self) -> set[int]:
         """Everything below head and node: it outlives drivers."""
-        found = set()
-        for process in (self.head, self.node):
-            with contextlib.suppress(psutil.Error):
-                found |= {child.pid for child in psutil.Process(process.pid).children(recursive=True)}
-        return found
+        return below_all(self.nodes) - set(self.nodes)
+
+    @property
+    def nodes(self) -> tuple[int, int]:
+        """The processes that hold head and node."""
+        return self.head.pid, self.node.pid
 
     def strike_node(self) -> bool:
         """SIGKILL the second node's raylet; False when there is none. A node takes its place at once."""

@@ -13,7 +13,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from typing import Any
 import psutil
 
 from service.faults import PLAN
-from tests.chaos.cluster import BIN, GANG, OURS, Cluster, adopt_orphans, below, wait_until
+from tests.chaos.cluster import BIN, GANG, OURS, Cluster, adopt_orphans, below, below_all, wait_until
 from tests.chaos.views import runs_of
 
 REPO = Path(__file__).resolve().parents[2]
@@ -56,8 +56,10 @@ class Snapshot:
 class World:
     """Made once; ``close`` ends its cluster."""
 
-    def __init__(self, folder: Path, seeds: str = "1,2") -> None:
+    def __init__(self, folder: Path, seeds: str = "1,2", others: Sequence[int] = ()) -> None:
+        """``others`` are processes below this one that aren't ours to look at, with all below them."""
         adopt_orphans()
+        self.others = others
         self.folder, self.disk = folder, folder / "disk"
         self.home, self.reference = self.disk / "home", folder / "reference"
         self.documents, self.plan = folder / "mini.jsonl", folder / "strikes.json"
@@ -164,14 +166,12 @@ class World:
     def _ours(self) -> dict[int, str]:
         self._reap()
         shared = self.cluster.shared if self.cluster else set()
+        known = below_all(self.others) | (set(self.cluster.nodes) if self.cluster else set())
         return {
             pid: line
             for pid, line in below().items()
-            if any(word in line for word in (GANG if pid in shared else OURS)) and not self._is_node(pid)
+            if pid not in known and any(word in line for word in (GANG if pid in shared else OURS))
         }
-
-    def _is_node(self, pid: int) -> bool:
-        return self.cluster is not None and pid in (self.cluster.head.pid, self.cluster.node.pid)
 
     def _reap(self) -> None:
         """Bury the orphans that have come to us."""

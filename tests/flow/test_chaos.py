@@ -11,7 +11,7 @@ from service.faults import Point
 from tests.chaos.episode import Episode, failed
 from tests.chaos.strikes import Kind, Strike
 from tests.chaos.world import World
-from tests.flow.conftest import HEADS
+from tests.flow.conftest import HEADS, Head
 
 CHAINS = {
     "a finished stage is published and its gang is killed; then a checkpoint or the like is damaged": (
@@ -30,13 +30,13 @@ CHAINS = {
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+def world(tmp_path_factory: pytest.TempPathFactory, head: Head) -> Iterator[World]:
     """A reference of one seed, and a cluster of our own whose processes know the list of strikes."""
-    world = World(tmp_path_factory.mktemp("chaos"), seeds="1")
+    world = World(tmp_path_factory.mktemp("chaos"), seeds="1", others=tuple(HEADS))
     try:
         world.prepare()
         assert world.cluster is not None
-        nodes = [world.cluster.head.pid, world.cluster.node.pid]
+        nodes = world.cluster.nodes
         HEADS.extend(nodes)
         yield world
         for node in nodes:
