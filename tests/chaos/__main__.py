@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tests.chaos.episode import Episode, failed, line_of
 from tests.chaos.strikes import episodes
-from tests.chaos.table import read_lines, table
+from tests.chaos.table import read_lines, summary, table, write_into
 from tests.chaos.world import World
 
 
@@ -26,9 +26,13 @@ def main(words: list[str]) -> int:
     parser.add_argument("--out", type=Path, default=None, help="log, a JSON line a run; one that is there is continued")
     parser.add_argument("--kinds", default="", help="only episodes with a strike of these kinds, with commas")
     parser.add_argument("--table", type=Path, default=None, metavar="LOG", help="only print the table of a log")
+    parser.add_argument("--into", type=Path, default=None, metavar="DOC", help="with --table: into docs/reliability.md")
     asked = parser.parse_args(words)
     if asked.table:
-        print(table(read_lines(asked.table)))
+        lines = read_lines(asked.table)
+        print(f"{table(lines)}\n\n{summary(lines)}")
+        if asked.into:
+            write_into(asked.into, lines)
         return 0
     for sign in (signal.SIGTERM, signal.SIGINT):  # a shell's background ignores the latter
         signal.signal(sign, signal.default_int_handler)
@@ -93,7 +97,8 @@ def play(out: Path, strikes: int, seed: int, folder: Path, kinds: set[str]) -> i
             )
     finally:
         world.close()
-    print(table(read_lines(out)))
+    lines = read_lines(out)
+    print(f"{table(lines)}\n\n{summary(lines)}")
     return int(broke > 0)
 
 
