@@ -19,8 +19,10 @@ PR_SET_CHILD_SUBREAPER = 36
 BIN = Path(sys.executable).parent
 OURS = ("ray::", "raylet", "gcs_server", "torch.distributed.run", "-m model", "leash.py", "guard.py")
 """What the command line of a process of ours holds."""
-GANG = ("torch.distributed.run", "-m model", "leash.py", "ray::GangActor", "ray::Broker", "ray::ImplicitFunc")
-"""What a driver has on a cluster that outlives it; a trial of Ray Tune is an ImplicitFunc."""
+TRIALS = ("ray::ResourceTrainable", "ray::ImplicitFunc", "ray::trial")
+"""How Ray Tune names the processes of trials."""
+GANG = ("torch.distributed.run", "-m model", "leash.py", "ray::GangActor", "ray::Broker", *TRIALS)
+"""What a driver has on a cluster that outlives it."""
 
 
 def adopt_orphans() -> None:
@@ -37,7 +39,7 @@ def kind_of(line: str) -> str | None:
         return "agent"
     if "-m model " in line and "leash.py" not in line:
         return "rank"
-    named = {"ray::GangActor": "gang", "ray::Broker": "broker", "ray::ImplicitFunc": "trial"}
+    named = {"ray::GangActor": "gang", "ray::Broker": "broker", **dict.fromkeys(TRIALS, "trial")}
     return next((kind for begin, kind in named.items() if line.startswith(begin)), None)
 
 

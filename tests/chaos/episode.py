@@ -80,7 +80,7 @@ class Episode:
             if not self.outcomes[-1].finished:
                 self._undisturbed()
             # A record's folder begins with the day, so that a clock that jumped makes another one.
-            if self.draw.random() < 1 / 3 and not any(strike.kind is Kind.CLOCK for strike in self.strikes):
+            if self.draw.random() < 1 / 4 and not any(strike.kind is Kind.CLOCK for strike in self.strikes):
                 self._nothing_more()
         finally:
             if self.server is not None:
