@@ -63,7 +63,7 @@ class World:
         self.folder, self.disk = folder, folder / "disk"
         self.home, self.reference = self.disk / "home", folder / "reference"
         self.documents, self.plan = folder / "mini.jsonl", folder / "strikes.json"
-        self.said = folder / "said"
+        self.said, self.source = folder / "said", folder / "source"
         self.cluster: Cluster | None = None
         self.known: set[int] = set()
         """Our own children, which somebody waits for."""
@@ -89,6 +89,7 @@ class World:
         """The corpus and an undisturbed run, unless they are there; then the cluster is up, too."""
         self.cluster = Cluster(self.folder / "ray", self.environment)
         if not (self.folder / "reference.json").exists():
+            self._copy_source()
             write_documents(self.documents)
             shutil.rmtree(self.home, ignore_errors=True)
             done = self.run()
@@ -102,6 +103,13 @@ class World:
             told = {"groups": json.loads(done.out)["groups"], "hits": hits, "mlflow": shown}
             (self.folder / "reference.json").write_text(json.dumps(told), encoding="utf-8")
         self.told: dict[str, Any] = json.loads((self.folder / "reference.json").read_text(encoding="utf-8"))
+
+    def _copy_source(self) -> None:
+        """Our own copy of the source, outside of git: who edits or commits meanwhile changes no run of ours."""
+        shutil.rmtree(self.source, ignore_errors=True)
+        for package in ("model", "service", "sweeps"):
+            kept = shutil.ignore_patterns("__pycache__")
+            shutil.copytree(REPO / package, self.source / package, ignore=kept)
 
     def _empty_mlflow(self) -> None:
         """A store of MLflow with its tables and without runs: to make one takes seconds."""
@@ -135,7 +143,7 @@ class World:
         with open(f"{stem}.out", "wb") as out, open(f"{stem}.err", "wb") as err:
             process = subprocess.Popen(
                 [sys.executable, "-m", "sweeps", *self.words],
-                cwd=REPO,
+                cwd=self.source,
                 env=self.environment | joined | environment,
                 stdin=subprocess.DEVNULL,
                 stdout=out,
