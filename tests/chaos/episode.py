@@ -16,6 +16,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+from service.faults import Point
 from tests.chaos.clocks import RESULTS, differences, files, masked
 from tests.chaos.cluster import MlflowServer, below, kind_of, of_kind
 from tests.chaos.strikes import IN_CORPUS, IN_MLFLOW, IN_TRIALS, Kind, Strike
@@ -107,7 +108,7 @@ class Episode:
             shutil.rmtree(world.home / "records")
         if draw.random() < 0.5:
             shutil.rmtree(world.home / "experiments")
-        if points & set(IN_MLFLOW) or draw.random() < 0.4:
+        if points & set(IN_MLFLOW) or (Point.RUN_CHANGED not in points and draw.random() < 0.4):
             shutil.rmtree(world.home / "mlflow_artifacts")
             shutil.copy(world.folder / "empty.db", world.home / "mlflow.db")
         self.begun = world.snapshot()

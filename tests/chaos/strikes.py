@@ -77,7 +77,7 @@ def deck(draw: random.Random) -> list[Strike]:
         *(_process(draw, kind) for kind in PROCESSES for _ in range(9)),
         *(Strike(kind=Kind.MLFLOW, where=where, how="kill", number=draw.randint(1, 6)) for where in SERVED * 3),
         *(
-            Strike(kind=Kind.DISK, where="tmpfs", how="full", number=draw.randrange(0, 700_000, 4096))
+            Strike(kind=Kind.DISK, where="tmpfs", how="full", number=draw.randrange(0, 300_000, 4096))
             for _ in range(12)
         ),
         *(Strike(kind=Kind.DAMAGE, where=file, how=how) for file in DAMAGED for how in ("flip", "truncate", "delete")),
