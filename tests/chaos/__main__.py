@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import random
 import shutil
@@ -67,17 +68,14 @@ def play(out: Path, strikes: int, seed: int, folder: Path, kinds: set[str]) -> i
                 break
             if number in done or (kinds and not kinds & {str(strike.kind) for strike in chain}):
                 continue
-            episode = Episode(world, chain, random.Random(f"{seed} episode {number}"))
+            keep = functools.partial(_keep, world, number)
+            episode = Episode(world, chain, random.Random(f"{seed} episode {number}"), keep)
             started = time.monotonic()
             try:
                 episode.play()
             except KeyboardInterrupt:
                 print(f"ended in episode {number}; the same command with --out {out} goes on", flush=True)
                 return 130
-            except Exception as error:  # the harness's own: said, kept, and gone on from
-                for outcome in episode.outcomes[-1:]:
-                    outcome.problems.append(f"harness: {type(error).__name__}: {error}")
-                print(f"episode {number}: {type(error).__name__}: {error}", flush=True)
             with open(out, "a", encoding="utf-8") as log:
                 for outcome in episode.outcomes:
                     line = {"seed": seed, "episode": number, "at": time.strftime("%F %T"), **line_of(outcome)}
@@ -86,7 +84,6 @@ def play(out: Path, strikes: int, seed: int, folder: Path, kinds: set[str]) -> i
             problems = failed(episode.outcomes)
             if problems:
                 broke += 1
-                _keep(world, number)
             each_s = (time.monotonic() - began) / max(1, fallen - before)
             told = ", ".join(f"{o.strike}{'' if o.landed else ' missed'}" for o in episode.outcomes if o.strike)
             print(

@@ -58,8 +58,11 @@ class Outcome:
 class Episode:
     """Plays strikes in ``world``; everything random comes from ``draw``."""
 
-    def __init__(self, world: World, strikes: Sequence[Strike], draw: random.Random) -> None:
-        self.world, self.strikes, self.draw = world, strikes, draw
+    def __init__(
+        self, world: World, strikes: Sequence[Strike], draw: random.Random, keep: Callable[[], None] = lambda: None
+    ) -> None:
+        """``keep`` is called when something broke, while the home is still there."""
+        self.world, self.strikes, self.draw, self.keep = world, strikes, draw, keep
         self.outcomes: list[Outcome] = []
         self.server: MlflowServer | None = None
         self.damaged: set[str] = set()
@@ -83,9 +86,14 @@ class Episode:
             # A record's folder begins with the day, so that a clock that jumped makes another one.
             if self.draw.random() < 1 / 4 and not any(strike.kind is Kind.CLOCK for strike in self.strikes):
                 self._nothing_more()
+        except Exception as error:  # the harness's own: said, kept, and gone on from
+            self.outcomes = self.outcomes or [Outcome(strike=None)]
+            self.outcomes[-1].problems.append(f"harness: {type(error).__name__}: {error}")
         finally:
             if self.server is not None:
                 self.server.kill()
+            if failed(self.outcomes):
+                self.keep()
             if disk:
                 subprocess.run(["umount", "-l", self.world.disk], check=True)
         return self.outcomes
