@@ -14,10 +14,12 @@ from tests.chaos.world import World
 from tests.flow.conftest import HEADS, Head
 
 CHAINS = {
-    "the broker is killed, then the driver while it writes MLflow, then a finished stage is damaged": (
+    "the broker is killed, then a finished stage is damaged": (
         Strike(kind=Kind.PROCESS, where="broker", how="kill", number=0.5),
-        Strike(kind=Kind.POINT, where=str(Point.RUN_CHANGED), how="kill", number=1),
         Strike(kind=Kind.DAMAGE, where="any", how="flip"),
+    ),
+    "the driver is killed while it writes MLflow": (
+        Strike(kind=Kind.POINT, where=str(Point.RUN_CHANGED), how="kill", number=1),
     ),
     "a rank is killed": (Strike(kind=Kind.PROCESS, where="rank", how="kill", number=0.5),),
 }
