@@ -82,7 +82,7 @@ def deck(draw: random.Random) -> list[Strike]:
         ),
         *(Strike(kind=Kind.DAMAGE, where=file, how=how) for file in DAMAGED for how in ("flip", "truncate", "delete")),
         *(Strike(kind=Kind.CLOCK, where=w, how="jump", number=draw.uniform(-48, 48)) for w in ("mtimes", "run") * 6),
-        *(Strike(kind=Kind.HANG, where="rank", how="stop", number=draw.uniform(0, 3)) for _ in range(6)),
+        *(Strike(kind=Kind.HANG, where="rank", how="stop", number=draw.uniform(0, 3)) for _ in range(4)),
         *(Strike(kind=Kind.TWICE, where="driver", how="kill", number=draw.uniform(0, 20)) for _ in range(8)),
     ]
     draw.shuffle(cards)

@@ -29,6 +29,8 @@ LIMIT_S = 420.0
 """For one command, on a machine that others use, too."""
 LEFT_S = 45.0
 """Within which every process of a command that has ended must be gone."""
+SILENCE_S = 150
+"""After which a rank counts as hung. Its imports count, and other work on the machine may make them take a minute."""
 VAL_LETTERS = 1500
 """Of the one validation document: so few that an audit makes all its flips within its CPU time, wherever it runs."""
 
@@ -71,7 +73,7 @@ class World:
         for place in (self.disk, self.said):
             place.mkdir(parents=True, exist_ok=True)
         sets = {"corpus": self.documents, "net.layers": 1, "train.steps": 12, "train.log_every": 4}
-        sets |= {"budget.silence_s": 40}
+        sets |= {"budget.silence_s": SILENCE_S}
         self.words = ["sweep", "slot", "--seeds", seeds, "--non-record", "--json"]
         self.words += ["--space", "score.slot.steps=2", "--space", "score.slot.lr=0.004,0.012"]
         self.words += [word for path, value in sets.items() for word in ("--set", f"{path}={value}")]
