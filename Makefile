@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 .DEFAULT_GOAL := help
 
-.PHONY: help env record test check format ui clean
+.PHONY: help env record test chaos check format ui clean
 
 help:  ## what there is
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -22,6 +22,9 @@ record: env  ## the whole main job: corpus, 3 seeds, SLOT sweep, MLflow, a verif
 test: env  ## all tests
 	$(BIN)/python -m pytest -q -n 2 --ignore tests/flow
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile tests/flow
+
+chaos: env  ## 200 random kills and faults, hours: what must hold after each, docs/reliability.md
+	$(BIN)/python -m tests.chaos --strikes 200
 
 check: env  ## format, lint, types, import contracts
 	$(BIN)/ruff format --check model service sweeps tests

@@ -31,6 +31,8 @@ NETWORK = re.compile(
     re.IGNORECASE,
 )
 """What the collectives say when a neighbour is gone, or the network is."""
+FULL = re.compile(r"No space left on device|Disk quota exceeded", re.IGNORECASE)
+"""A disk that is full: somebody has to act, and the same command goes on from there."""
 MEMORY = re.compile(r"OutOfMemoryError|MemoryError|out of memory", re.IGNORECASE)
 """Too much was asked of a GPU or a machine: the same config asks for it again."""
 
@@ -46,6 +48,8 @@ class RankFailure:
 
     @property
     def kind(self) -> FailureKind:
+        if FULL.search(self.error):
+            return FailureKind.OPERATOR
         if MEMORY.search(self.error):
             return FailureKind.BUG
         node = HARDWARE.search(self.error) or NETWORK.search(self.error)
@@ -80,6 +84,9 @@ def cause_of(failures: Sequence[RankFailure], exit_code: int, ranks: int) -> Cau
     A rank's own error comes first, with its traceback; then hardware; then the collectives, which speak for a neighbour
     that is gone; and last the silence of ranks that were killed.
     """
+    full = next((one for one in failures if one.kind is FailureKind.OPERATOR), None)
+    if full is not None:
+        return Cause(kind=FailureKind.OPERATOR, why=f"{told(full)} - free some space and run the same command again")
     own = next((one for one in failures if one.kind is FailureKind.BUG), None)
     if own is not None:
         return Cause(kind=FailureKind.BUG, why=told(own))

@@ -59,6 +59,8 @@ class Point(StrEnum):
     """A run exists in MLflow, without its numbers."""
     RUN_WRITTEN = "mlflow.written"
     """It has numbers, but not its final state."""
+    RUN_CHANGED = "mlflow.changed"
+    """A run that was there has new numbers or tags, but not its new state."""
     AUDITED = "audited"
     RECORD_WRITTEN = "record.written"
     """A record's files are written, before the rename."""

@@ -14,6 +14,7 @@ from typing import Any
 from model.data.shards import Corpus
 from model.report import StageReport
 from service.adapters.local_gang import run_here
+from service.adapters.locks import file_lock
 from service.adapters.nodes_fs import NodeFolder
 from service.adapters.notes_fs import NoteFolder
 from service.adapters.ray_token import use_own_token
@@ -101,6 +102,12 @@ class Wiring:
     def announcer(self, tell: Callable[[str], None]) -> Announcer | None:
         """The webhook; None where none is set. What goes wrong with it goes to ``tell``."""
         return Webhook(self.settings.webhook_url, tell) if self.settings.webhook_url else None
+
+    def alone(self, what: str) -> AbstractContextManager[bool]:
+        """Waits until no other process of this home holds ``what``, and holds it while the block runs."""
+        folder = self.settings.home / "locks"
+        folder.mkdir(parents=True, exist_ok=True)
+        return file_lock(folder / what, wait=True)
 
     def notes(self) -> NoteFolder:
         """Notes of the experiments that were run."""

@@ -27,6 +27,9 @@ from service.stages import PlannedStage, made_of
 CLOCKED = (Stage.TRAIN, Stage.SLIDING, Stage.TTT, Stage.SLOT)
 """Stages whose own clock has a cap: training and evaluation. Adapting and packing lie between them."""
 
+SPACE_BYTES = 256 * 1024
+"""A disk without so much counts as full: a rank's last words and its log need it."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Outcome:
@@ -79,6 +82,7 @@ async def _run_attempts(group: Sequence[PlannedStage], store: FolderStore) -> li
             report = await ask(store, store.publish, planned.key, attempt, made_of(planned) | took)
             outcomes.append(Outcome(report=report))
         except (ValueError, FileNotFoundError) as error:
+            look_for_space(attempts[0])
             cause = why_failed(attempts[0], ended, first.gang.ranks, str(error))
             why = f"{cause.why} (log: {attempts[0] / LOG})"
             outcomes.append(Outcome(kind=cause.kind, why=why, strikes=cause.strikes))
@@ -109,6 +113,20 @@ def job_json(planned: PlannedStage, store: FolderStore) -> dict[str, Any]:
         "device": planned.gang.device,
         "threads": planned.gang.threads,
     }
+
+
+def look_for_space(attempt: Path) -> None:
+    """Ranks that can't write can't say why either: whether a small file fits where they write.
+
+    Raises:
+        OSError: it doesn't.
+    """
+    probe = attempt / ".space"
+    try:
+        probe.write_bytes(bytes(SPACE_BYTES))
+    finally:
+        with contextlib.suppress(OSError):
+            probe.unlink(missing_ok=True)
 
 
 def why_failed(attempt: Path, ended: Ended, ranks: int, missing: str) -> Cause:

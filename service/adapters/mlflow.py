@@ -122,6 +122,8 @@ class MlflowTracker:
         new_tags = {name: value for name, value in tags.items() if data.tags.get(name) != value}
         old_tags = [name for name in data.tags if name.startswith(OWN) and name not in tags]
         changed = self._write(run_id, self._later(run, view, metrics), metrics, params, new_tags)
+        if changed:
+            fault(Point.RUN_CHANGED)
         for name in old_tags:
             self.client.delete_tag(run_id, name)
         if run.info.status != view.status:

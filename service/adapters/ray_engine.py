@@ -11,6 +11,7 @@ import ray
 from service.adapters.ray_broker import Broker
 from service.adapters.ray_cluster import check_gang, ray_session
 from service.adapters.stores import StoreAt
+from service.errors import ClusterError
 from service.money import Ledger
 from service.nodes import Checks
 from service.ports import Plan
@@ -19,6 +20,8 @@ from service.spec import GangShape
 
 CLOSE_S = 15.0
 """How long a driver that ends waits for its gangs' processes; the leash ends them in any case."""
+GONE = (ray.exceptions.RayActorError, ray.exceptions.ObjectLostError)
+"""What Ray raises when an actor, or the node with its answer, has been lost."""
 
 
 class RayEngine:
@@ -41,12 +44,12 @@ class RayEngine:
         todo = list(handles)
         while todo:
             _, todo = ray.wait(todo, num_returns=len(todo), timeout=1.0)
-        results: list[SeedResult] = ray.get(list(handles))
+        results: list[SeedResult] = self._answer(list(handles))
         return results
 
     def outcome(self, plan: Plan) -> SeedResult:
         """Ask the broker, starting nothing."""
-        result: SeedResult = ray.get(self.broker.seed.remote(plan, launch=False))
+        result: SeedResult = self._answer(self.broker.seed.remote(plan, launch=False))
         return result
 
     def run_trials(self, name: str, plans: Sequence[Sequence[Plan]]) -> None:
@@ -57,8 +60,22 @@ class RayEngine:
 
     def account(self) -> Ledger | None:
         """What of the budget is spent."""
-        ledger: Ledger | None = ray.get(self.broker.account.remote())
+        ledger: Ledger | None = self._answer(self.broker.account.remote())
         return ledger
+
+    def _answer(self, asked: Any) -> Any:
+        """What the broker answers.
+
+        Raises:
+            ClusterError: it is gone.
+        """
+        try:
+            return ray.get(asked)
+        except GONE as error:
+            first = str(error).strip().splitlines()[0]
+            raise ClusterError(
+                f"the broker of this run is gone: {first} Finished stages are kept; the same command goes on from them"
+            ) from error
 
     def close(self) -> None:
         """End every gang of this driver."""

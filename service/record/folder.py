@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import contextlib
 import filecmp
+import glob
 import json
 import os
 import shutil
@@ -38,6 +39,9 @@ from service.source import ROOT
 from service.stages import PlannedStage
 
 __all__ = ["Record", "assemble", "gather"]
+
+SCRATCH = ".unfinished-"
+"""In the hidden name beside a record under which it is written."""
 
 
 def gather(
@@ -93,7 +97,8 @@ def gather(
 
 
 def assemble(record: Record, out: Path) -> Path:
-    """Write the record folder ``out``; an older record there is replaced, anything else is left alone.
+    """Write the record folder ``out``; an older record there is replaced, anything else is left alone. One process at
+    a time.
 
     Raises:
         RecordError: as :func:`gather`; also when ``out`` holds something else, the disk refuses, or what was written
@@ -105,7 +110,7 @@ def assemble(record: Record, out: Path) -> Path:
     _check_place(target)
     with _refusals(out):
         target.parent.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+        scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}{SCRATCH}", dir=target.parent))
         try:
             _write(record, scratch)
             verdict = verify(scratch)
@@ -116,6 +121,8 @@ def assemble(record: Record, out: Path) -> Path:
             _publish(scratch, target)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
+        for left in target.parent.glob(f".{glob.escape(target.name)}{SCRATCH}*"):  # of one that was killed half-way
+            shutil.rmtree(left, ignore_errors=True)
     return out
 
 

@@ -29,7 +29,7 @@ if sys.platform == "linux":
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 OURS = ("ray::", "raylet", "gcs_server", "torch.distributed.run", "-m model", "leash.py", "guard.py")
 """What the command line of a process of ours holds."""
-GANG = ("torch.distributed.run", "-m model", "leash.py", "ray::GangActor", "ray::Broker", "ray::trial")
+GANG = ("torch.distributed.run", "-m model", "leash.py", "ray::GangActor", "ray::Broker", "ray::Trial")
 """What a driver has on the cluster that all tests share; its agents and spare workers come and go as Ray likes."""
 HEADS: list[int] = []
 """Process of that cluster's head."""

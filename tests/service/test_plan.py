@@ -14,7 +14,7 @@ from model.data.shards import Corpus
 from model.report import write_json
 from model.stages import Stage
 from service import source
-from service.adapters.store_fs import FolderStore
+from service.adapters.store_fs import SEAL, FolderStore, write_seal
 from service.errors import RecordError, SpecError
 from service.experiment import Contender, Experiment, Race, Sampling, contend, lookup
 from service.history import MADE_OF
@@ -57,6 +57,7 @@ def note_gang(store: FolderStore, planned: PlannedStage, gang_s: float, company:
     """Have a finished stage say what its gang took."""
     path = store.folder(planned.key) / MADE_OF
     write_json(path, json.loads(path.read_text(encoding="utf-8")) | {"gang_s": gang_s, "company": company})
+    write_seal(store.folder(planned.key))
 
 
 def test_a_plan_counts_each_distinct_stage_once_and_says_who_shares_it(
@@ -196,13 +197,14 @@ def test_a_damaged_entry_is_said_to_be_damaged_and_set_aside(
         assert row.because.startswith(f"its entry was damaged and set aside as damaged/{train.key}.")
 
 
-def test_an_entry_of_a_version_that_kept_no_parts_still_counts_as_finished(
+def test_an_entry_of_a_version_that_kept_no_parts_and_no_seal_still_counts_as_finished(
     spec: RunSpec, corpus: Corpus, store: FolderStore, finish: Finish
 ) -> None:
     experiment = slot_experiment(spec, corpus)
     finish_all(finish, store, experiment)
     for key in store.published():
         (store.folder(key) / MADE_OF).unlink()
+        (store.folder(key) / SEAL).unlink()
     assert plan_experiment(experiment, store).to_run == []
     changed = plan_experiment(slot_experiment(spec.at({"train.steps": 3}), corpus), store)
     assert row_of(changed, TRAIN).because == "no train like it has finished here"

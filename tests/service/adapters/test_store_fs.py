@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import logging
 import os
@@ -110,6 +111,12 @@ def flip(path: Path) -> None:
     path.write_bytes(data)
 
 
+def replace_in(path: Path, old: str, new: str) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert old in text
+    path.write_text(text.replace(old, new), encoding="utf-8")
+
+
 def become_a_folder(path: Path) -> None:
     path.unlink()
     path.mkdir()
@@ -123,6 +130,16 @@ DAMAGE: dict[str, Callable[[Path], object]] = {
     "a deleted report": lambda folder: (folder / "report.json").unlink(),
     "a truncated report": lambda folder: os.truncate(folder / "report.json", 20),
     "an output that is a folder": lambda folder: become_a_folder(folder / "curve.json"),
+    "another digit in the report": lambda folder: replace_in(folder / "report.json", "2.25", "2.24"),
+    "a flipped bit in the log": lambda folder: flip(folder / "log.txt"),
+    "a deleted log": lambda folder: (folder / "log.txt").unlink(),
+    "a deleted key": lambda folder: (folder / "key.json").unlink(),
+    "a truncated key": lambda folder: os.truncate(folder / "key.json", 5),
+    "a deleted seal": lambda folder: (folder / "files.json").unlink(),
+    "a flipped bit in the seal": lambda folder: flip(folder / "files.json"),
+    "a seal without its last byte": lambda folder: os.truncate(
+        folder / "files.json", (folder / "files.json").stat().st_size - 1
+    ),
 }
 
 
@@ -131,7 +148,7 @@ def test_a_damaged_result_is_set_aside_named_in_the_log_and_can_be_computed_agai
     tmp_path: Path, caplog: pytest.LogCaptureFixture, harm: Callable[[Path], object]
 ) -> None:
     store = FolderStore(tmp_path)
-    report = store.publish(KEY, attempt_of(store))
+    report = store.publish(KEY, attempt_of(store), {"parts": {}})
     harm(store.folder(KEY))
     with caplog.at_level(logging.WARNING):
         assert store.find(KEY) is None
@@ -140,7 +157,16 @@ def test_a_damaged_result_is_set_aside_named_in_the_log_and_can_be_computed_agai
     assert KEY in caplog.text
     assert str(aside) in caplog.text
     assert not store.folder(KEY).exists()
-    assert store.publish(KEY, attempt_of(store)) == report == store.find(KEY)
+    assert store.publish(KEY, attempt_of(store), {"parts": {}}) == report == store.find(KEY)
+
+
+def test_a_result_of_a_version_that_did_not_seal_is_found_and_its_outputs_are_verified(tmp_path: Path) -> None:
+    store = FolderStore(tmp_path)
+    report = store.publish(KEY, attempt_of(store))
+    (store.folder(KEY) / "files.json").unlink()
+    assert store.find(KEY) == report
+    flip(store.folder(KEY) / "checkpoint.bin")
+    assert store.find(KEY) is None
 
 
 def test_damage_to_one_result_leaves_the_others_alone(tmp_path: Path) -> None:
@@ -319,8 +345,12 @@ def test_what_a_key_was_made_of_lies_beside_the_report_and_changes_nothing_else(
     plain.publish(KEY, attempt_of(plain))
     report = telling.publish(KEY, attempt_of(telling), made_of)
     files = {path.name: path.read_bytes() for path in telling.folder(KEY).iterdir()}
-    assert json.loads(files.pop("key.json")) == made_of
-    assert files == {path.name: path.read_bytes() for path in plain.folder(KEY).iterdir()}
+    seal, own = json.loads(files.pop("files.json")), files.pop("key.json")
+    assert json.loads(own) == {**made_of, "sealed": True}
+    assert seal.pop("key.json") == {"size_bytes": len(own), "sha256": hashlib.sha256(own).hexdigest()}
+    plainly = {path.name: path.read_bytes() for path in plain.folder(KEY).iterdir()}
+    assert seal == json.loads(plainly.pop("files.json"))
+    assert files == plainly
     assert telling.find(KEY) == plain.find(KEY) == report
     one, old = telling.made_of(KEY), plain.made_of(KEY)
     assert one is not None

@@ -472,7 +472,9 @@ def test_an_interrupted_assemble_leaves_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_killed_assemble_leaves_nothing_under_the_name(record: Record, tmp_path: Path) -> None:
+def test_a_killed_assemble_leaves_nothing_under_the_name_and_the_next_one_cleans_up(
+    record: Record, tmp_path: Path
+) -> None:
     child = os.fork()
     if not child:
         with pytest.MonkeyPatch.context() as patch:
@@ -481,7 +483,10 @@ def test_a_killed_assemble_leaves_nothing_under_the_name(record: Record, tmp_pat
         os._exit(0)
     assert os.waitpid(child, 0)[1] == signal.SIGKILL
     assert not (tmp_path / "record").exists()
+    assert len(list(tmp_path.iterdir())) == 1
+    (tmp_path / ".record.mine").mkdir()
     assert verify(assemble(record, tmp_path / "record")).ok
+    assert {path.name for path in tmp_path.iterdir()} == {"record", ".record.mine"}, "what was left half-way is gone"
 
 
 def test_an_interrupted_replacement_keeps_the_old_record(
