@@ -19,7 +19,7 @@ PR_SET_CHILD_SUBREAPER = 36
 BIN = Path(sys.executable).parent
 OURS = ("ray::", "raylet", "gcs_server", "torch.distributed.run", "-m model", "leash.py", "guard.py")
 """What the command line of a process of ours holds."""
-TRIALS = ("ray::ResourceTrainable", "ray::ImplicitFunc", "ray::trial")
+TRIALS = ("ray::Trial", "ray::ResourceTrainable")
 """How Ray Tune names the processes of trials."""
 GANG = ("torch.distributed.run", "-m model", "leash.py", "ray::GangActor", "ray::Broker", *TRIALS)
 """What a driver has on a cluster that outlives it."""
