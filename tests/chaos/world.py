@@ -89,6 +89,13 @@ class World:
 
     def prepare(self) -> None:
         """The corpus and an undisturbed run, unless they are there; then the cluster is up, too."""
+        try:
+            self._prepare()
+        except BaseException:
+            self.close()
+            raise
+
+    def _prepare(self) -> None:
         self.cluster = Cluster(self.folder / "ray", self.environment)
         if not (self.folder / "reference.json").exists():
             self._copy_source()
