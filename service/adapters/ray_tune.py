@@ -40,12 +40,14 @@ class Trial(tune.Trainable):  # type: ignore[misc]
     def setup(self, config: dict[str, Any], broker: Any, ticket: int) -> None:
         """``ticket`` is what the broker gave for the trials."""
         self.broker, self.ticket = broker, ticket
+        self.values: list[float] = []
         self.reset_config(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Become another trial: starting a process for each would cost more than many a stage."""
+        self._reported()
         fault(Point.TRIAL)
-        self.trial, self.values = int(new_config["trial"]), list[float]()
+        self.trial, self.values = int(new_config["trial"]), []
         return True
 
     def step(self) -> dict[str, Any]:
@@ -54,14 +56,22 @@ class Trial(tune.Trainable):  # type: ignore[misc]
         Raises:
             RuntimeError: with the seed's error.
         """
-        if self.values:
-            fault(Point.REPORTED)
+        self._reported()
         answer = ray.get(self.broker.answer.remote(self.ticket, self.trial, len(self.values)))
         if answer.error:
             raise RuntimeError(answer.error)
         self.values.append(answer.val_bpb)
         mean = sum(self.values) / len(self.values)
         return {"val_bpb": mean, "seeds_done": len(self.values), "seed": answer.seed, "done": answer.last}
+
+    def cleanup(self) -> None:
+        """The last trial of this process is over."""
+        self._reported()
+
+    def _reported(self) -> None:
+        """What the last step returned has reached Tune."""
+        if self.values:
+            fault(Point.REPORTED)
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Nothing: the store has what a trial stands on."""

@@ -29,8 +29,8 @@ LIMIT_S = 420.0
 """For one command, on a machine that others use, too."""
 LEFT_S = 45.0
 """Within which every process of a command that has ended must be gone."""
-SILENCE_S = 150
-"""After which a rank counts as hung. Its imports count, and other work on the machine may make them take a minute."""
+SILENCE_S = 30
+"""After which a rank counts as hung, once it has beaten."""
 VAL_LETTERS = 1500
 """Of the one validation document: so few that an audit makes all its flips within its CPU time, wherever it runs."""
 
@@ -228,7 +228,7 @@ class World:
 
     def scratch(self) -> list[str]:
         """Files of a half-done write in what is kept."""
-        hidden = re.compile(r"\.(?!lock$).*(?<!\.running)")
+        hidden = re.compile(r"\.(?!(lock|view)$).*(?<!\.running)")
         folders = ("stages", "records", "experiments", "corpora", "nodes", "locks")
         found = (path for folder in folders for path in (self.home / folder).rglob("*"))
         return [str(path.relative_to(self.home)) for path in found if hidden.fullmatch(path.name)]

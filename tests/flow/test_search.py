@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 
+from service.adapters.store_fs import write_seal
 from tests.flow.conftest import Head, Place, wait_until
 
 TPE = ["sweep", "slot", "--seeds", "1", "--search", "tpe", "--trials", "6", "--no-record", "--json"]
@@ -75,6 +76,7 @@ def test_a_budget_launches_what_it_pays_names_what_it_does_not_and_the_next_run_
     for path in (place.home / "stages").glob("*/key.json"):
         # As if these had taken a hundredth of a second: then a plan expects too little, and the budget is overrun.
         path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | {"gang_s": 0.01}), encoding="utf-8")
+        write_seal(path.parent)
     words = ["run", "tiny", "--seeds", "1,2", *small, "--json"]
     short = place.caddie(*words, "--budget", "0.0001h", **head.environment)
     assert short.returncode == 1, short.stderr
