@@ -6,6 +6,7 @@ share its stages wherever their keys are equal, so a sweep over scoring knobs tr
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
@@ -106,13 +107,23 @@ def contend(
 
 def lookup(contender: Contender, store: StageStore) -> GroupResult:
     """What the store knows of a contender."""
-    seeds = {}
-    for seed, plan in contender.plans.items():
-        found = {planned.stage: store.find(planned.key) for planned in plan}
-        reports = {stage: report for stage, report in found.items() if report is not None}
-        attempts = {planned.stage: store.attempts(planned.key) for planned in plan}
-        seeds[seed] = SeedResult(seed=seed, plan=plan, reports=reports, attempts=attempts)
-    return GroupResult(spec=contender.spec, overlay=contender.overlay, seeds=seeds, headline=contender.headline)
+    return lookup_all([contender], store)[0]
+
+
+def lookup_all(contenders: Sequence[Contender], store: StageStore) -> list[GroupResult]:
+    """What the store knows of each contender; a stage that many share is read and verified once."""
+    find, attempts_of = functools.cache(store.find), functools.cache(store.attempts)
+    groups = []
+    for contender in contenders:
+        seeds = {}
+        for seed, plan in contender.plans.items():
+            found = {planned.stage: find(planned.key) for planned in plan}
+            reports = {stage: report for stage, report in found.items() if report is not None}
+            attempts = {planned.stage: attempts_of(planned.key) for planned in plan}
+            seeds[seed] = SeedResult(seed=seed, plan=plan, reports=reports, attempts=attempts)
+        spec, overlay, headline = contender.spec, contender.overlay, contender.headline
+        groups.append(GroupResult(spec=spec, overlay=overlay, seeds=seeds, headline=headline))
+    return groups
 
 
 def run_experiment(
@@ -125,14 +136,14 @@ def run_experiment(
 
     Nothing is started when nothing is missing. ``watching`` is entered while stages run.
     """
-    groups = [lookup(contender, store) for contender in experiment.contenders]
+    groups = lookup_all(experiment.contenders, store)
     if all(len(group.done) == len(group.seeds) for group in groups):
         return tuple(groups)
     with engine_factory() as engine:
         engine.check(experiment.base.spec.gang)
         with watching():
             _run_missing(experiment, groups, engine)
-            return tuple(with_errors(lookup(contender, store), engine) for contender in experiment.contenders)
+            return tuple(with_errors(group, engine) for group in lookup_all(experiment.contenders, store))
 
 
 def _run_missing(experiment: Experiment, groups: Sequence[GroupResult], engine: Engine) -> None:

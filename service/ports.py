@@ -96,6 +96,9 @@ class Sampler(Protocol):
 class Tracker(Protocol):
     """The view for people: experiments, configs, seeds."""
 
+    def ready(self) -> None:
+        """Open the store, and set it up if it is new."""
+
     def sync(self, view: ExperimentView) -> Synced:
         """Bring what is shown up to ``view``; calling it twice changes nothing."""
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -94,6 +96,16 @@ class Wiring:
         from service.adapters.mlflow import MlflowTracker
 
         return MlflowTracker(self.settings.mlflow_uri, self.settings.mlflow_artifacts)
+
+    def tracker_soon(self) -> None:
+        """Import MLflow and open its store beside what else goes on: together they take seconds, once stages are over.
+        Whatever is wrong with it shows when it is needed."""
+
+        def warm() -> None:
+            with contextlib.suppress(Exception):
+                self.tracker().ready()
+
+        threading.Thread(target=warm, daemon=True, name="mlflow").start()
 
     def nodes(self) -> NodeFolder:
         """What is known of the cluster's nodes."""

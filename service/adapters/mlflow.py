@@ -49,6 +49,12 @@ class MlflowTracker:
         logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
         self.uri, self.artifacts = uri, artifacts
 
+    def ready(self) -> None:
+        """Open the store, and set it up if it is new."""
+        self.artifacts.mkdir(parents=True, exist_ok=True)
+        with file_lock(self.artifacts / ".lock", wait=True):
+            MlflowClient(self.uri).search_experiments(max_results=1)
+
     def sync(self, view: ExperimentView) -> Synced:
         """Create or complete the runs of ``view``; other runs of the experiment are left alone.
 

@@ -208,6 +208,7 @@ class Commands:
 
         @contextlib.contextmanager
         def watching(what: Experiment = experiment) -> Iterator[Callable[[Experiment], None]]:
+            self.wiring.tracker_soon()
             with watch(what, store, self.err) as board:
 
                 def show(now: Experiment) -> None:

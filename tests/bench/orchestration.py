@@ -251,7 +251,7 @@ def measure_restart(home: Path) -> dict[str, float]:
     command = [sys.executable, "-m", "sweeps", "sweep", "slot", "--seeds", "1", "--no-record", "--space"]
     started = time.monotonic()
     driver = subprocess.Popen(
-        [*command, f"score.slot.lr={axis}", "--space", "score.slot.steps=8", *words],
+        [*command, f"score.slot.lr={axis}", "--space", f"score.slot.steps={spec.config.score.slot.steps}", *words],
         cwd=ROOT,
         env=environ | {"CADDIE_HOME": str(home)},
     )
