@@ -51,7 +51,7 @@ def test_what_one_node_publishes_another_has_byte_for_byte(node: MakeNode) -> No
     assert not there.folder(KEY).exists(), "a look fetches nothing"
     assert there.find(KEY) == report
     files = sorted(path.name for path in here.folder(KEY).iterdir())
-    assert files == ["checkpoint.bin", "curve.json", "key.json", "log.txt", "report.json"]
+    assert files == ["checkpoint.bin", "curve.json", "files.json", "key.json", "log.txt", "report.json"]
     for name in files:
         assert (there.folder(KEY) / name).read_bytes() == (here.folder(KEY) / name).read_bytes()
     assert there.log(KEY) == "took 1.5\n"
