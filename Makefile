@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 .DEFAULT_GOAL := help
 
-.PHONY: help env record test chaos check format ui clean
+.PHONY: help env record test long chaos check format ui clean
 
 help:  ## what there is
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -19,9 +19,12 @@ env: .venv/.ready  ## the environment
 record: env  ## the whole main job: corpus, 3 seeds, SLOT sweep, MLflow, a verified record folder
 	$(BIN)/python sweeps/slot_sweep.py
 
-test: env  ## all tests
+test: env  ## the tests
 	$(BIN)/python -m pytest -q -n 2 --ignore tests/flow
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile tests/flow
+
+long: env  ## tests that take minutes each: a whole cluster with S3 and PostgreSQL, searches, races, hung gangs
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m long tests
 
 chaos: env  ## 200 random kills and faults, hours: what must hold after each, docs/reliability.md
 	$(BIN)/python -m tests.chaos --strikes 200

@@ -6,6 +6,7 @@ import json
 import signal
 
 import psutil
+import pytest
 
 from service.adapters.nodes_fs import NodeFolder
 from tests.flow.conftest import Head, Place, alive, wait_until
@@ -15,6 +16,7 @@ def ranks() -> list[psutil.Process]:
     return [psutil.Process(pid) for pid, line in alive().items() if "-m model train" in line and "leash" not in line]
 
 
+@pytest.mark.long
 def test_a_hung_gang_is_ended_and_tried_again(place: Place, head: Head) -> None:
     small = place.small(score__slot="none", gang__ranks=2, gang__threads=1, train__steps=100, budget__silence_s=8)
     driver = place.start("run", "tiny", "--seeds", "1", *small, **head.environment)
@@ -38,6 +40,7 @@ def test_a_training_beyond_its_cap_is_ended_by_its_own_clock_and_not_tried_again
     assert set(place.attempts().values()) == {1}
 
 
+@pytest.mark.long
 def test_a_node_that_was_set_apart_is_named_and_hired_again_when_it_is_released(place: Place, head: Head) -> None:
     words = ["run", "tiny", "--seeds", "1", *place.small(score__slot="none")]
     environment = head.environment | {"CADDIE_PREFLIGHT": "always"}

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 
+import pytest
+
 from service.adapters.store_fs import write_seal
 from tests.flow.conftest import Head, Place, wait_until
 
@@ -14,6 +16,7 @@ LEAVE = 4
 """Scored trials after which a driver is killed: those of the first round."""
 
 
+@pytest.mark.long
 def test_a_killed_search_proposes_the_same_and_computes_nothing_twice(place: Place, head: Head) -> None:
     words = [*TPE, *SPACE, *place.small(score__slot__steps=2)]
     driver = place.start(*words, **head.environment)
@@ -43,6 +46,7 @@ def test_a_killed_search_proposes_the_same_and_computes_nothing_twice(place: Pla
     assert {key: place.attempts()[key] for key in tried} == tried
 
 
+@pytest.mark.long
 def test_a_race_stops_who_cannot_win_and_confirms_the_winner_on_fresh_seeds(place: Place, head: Head) -> None:
     words = ["sweep", "slot", "--race", "--seeds", "1,2", "--confirm", "3,4", "--non-record", "--json"]
     # A step of 3 wrecks what SLOT fits, so that it can't win whatever the second seed says.

@@ -43,6 +43,7 @@ NODE = [
 """What a node is told but for its home."""
 pytestmark = [
     pytest.mark.skipif(bool(MISSING), reason=f"not installed: {', '.join(MISSING)}"),
+    pytest.mark.long,
     pytest.mark.timeout(900),  # a dozen processes, on a machine that may be busy
 ]
 
