@@ -7,11 +7,14 @@ the code's fault, whoever raises it.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from model.report import FAILURE
 from service.errors import FailureKind
 from service.nodes import STRIKES
 
@@ -64,6 +67,19 @@ class Cause:
     why: str
     strikes: int = 0
     """Against the node: how much it is to blame. At :data:`service.nodes.STRIKES` it is set apart."""
+
+
+def failures_of(attempt: Path) -> tuple[RankFailure, ...]:
+    """What the ranks of a try died of; the first to die comes first, because the others may have died of its death. A
+    rank that was killed while it wrote has said nothing."""
+    found = []
+    for path in (attempt / "out").glob(f"{FAILURE}.*.json"):
+        try:
+            died_ns, said = path.stat().st_mtime_ns, rank_failure(json.loads(path.read_text(encoding="utf-8")))
+        except (OSError, ValueError):
+            continue
+        found.append((died_ns, said.rank, said))
+    return tuple(said for *_, said in sorted(found, key=lambda row: row[:2]))
 
 
 def rank_failure(data: Mapping[str, Any]) -> RankFailure:

@@ -6,7 +6,8 @@ import codecs
 from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 
-from service.logs import Entry, failure_lines, failures_of, is_over, read_bytes, short
+from service.failures import failures_of
+from service.logs import Entry, failure_lines, is_over, read_bytes, short
 from service.ports import StageStore
 from service.progress import began_s
 

@@ -6,15 +6,15 @@ beginning of a stage's key, as ``caddie status`` prints it. Without an experimen
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from model.job import LOG
 from model.stages import Stage
 from service.errors import SpecError
+from service.failures import RankFailure, failures_of
 from service.notes import ExperimentNote
 from service.ports import StageStore
 from service.progress import began_s
@@ -111,8 +111,8 @@ class Shown:
     log: Path
     gang: str
     """Key of the stage whose gang did its work, when that was another's."""
-    failures: tuple[Mapping[str, Any], ...]
-    """What ranks died of, the first one to die first: ``rank``, ``error``, ``traceback``."""
+    failures: tuple[RankFailure, ...]
+    """What ranks died of, the first one to die first."""
 
     @property
     def text(self) -> str:
@@ -132,7 +132,7 @@ class Shown:
             "log": str(self.log),
             "gang_of": self.gang or None,
             "lines": self.text.splitlines(),
-            "failures": [dict(failure) for failure in self.failures],
+            "failures": [asdict(failure) for failure in self.failures],
         }
 
 
@@ -183,29 +183,18 @@ def shown(one: Entry, store: StageStore, attempt: int | None = None) -> Shown:
     )
 
 
-def failures_of(attempt: Path) -> tuple[Mapping[str, Any], ...]:
-    """What ranks died of; the first to die comes first, because the others may have died of its death."""
-    found = []
-    for path in (attempt / "out").glob("failure.*.json"):
-        try:
-            found.append((path.stat().st_mtime_ns, path.name, json.loads(path.read_text(encoding="utf-8"))))
-        except (OSError, ValueError):
-            continue
-    return tuple(failure for _, _, failure in sorted(found, key=lambda row: row[:2]))
-
-
 def is_over(attempt: Path, store: StageStore) -> bool:
     """Whether a try has failed, though its stage is still somebody's: it waits to be tried again."""
     return bool(failures_of(store.gang_of(attempt)))
 
 
-def failure_lines(failures: Sequence[Mapping[str, Any]]) -> list[str]:
+def failure_lines(failures: Sequence[RankFailure]) -> list[str]:
     """The first failure with its traceback, the others in a line each."""
     if not failures:
         return []
     first, *others = failures
-    lines = [f"rank {first['rank']} failed:", *str(first.get("traceback") or first["error"]).rstrip().splitlines()]
-    return [*lines, *(f"rank {other['rank']}: {other['error']}" for other in others)]
+    lines = [f"rank {first.rank} failed:", *(first.traceback or first.error).rstrip().splitlines()]
+    return [*lines, *(f"rank {other.rank}: {other.error}" for other in others)]
 
 
 def read_bytes(log: Path, offset: int) -> bytes:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from service.adapters.store_fs import JOB, FolderStore, refusals
 from service.adapters.torchrun import Ended, run_gang, torchrun_command
 from service.adapters.watchdog import Limits, Stop, Watchdog
 from service.errors import FailureKind, StoreError
-from service.failures import Cause, cause_of, rank_failure
+from service.failures import Cause, cause_of, failures_of
 from service.faults import Point, fault
 from service.source import source_digest
 from service.stages import PlannedStage, made_of
@@ -135,10 +134,7 @@ def why_failed(attempt: Path, ended: Ended, ranks: int, missing: str) -> Cause:
         hung = ended.stopped.stop is Stop.SILENCE
         kind = FailureKind.INFRASTRUCTURE if hung else FailureKind.CAP
         return Cause(kind=kind, why=ended.stopped.why, strikes=int(hung))
-    failures = []
-    for path in sorted((attempt / "out").glob("failure.*.json")):
-        with contextlib.suppress(ValueError):  # a rank that was killed while it wrote has said nothing
-            failures.append(rank_failure(json.loads(path.read_text(encoding="utf-8"))))
+    failures = failures_of(attempt)
     if ended.exit_code == 0 and not failures:
         return Cause(kind=FailureKind.BUG, why=missing)
     return cause_of(failures, ended.exit_code, ranks)

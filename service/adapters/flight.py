@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import ParamSpec, TypeVar
 
+from model.report import StageReport
 from service.adapters.store_fs import FolderStore
+from service.faults import Point, fault
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -20,6 +22,21 @@ class LockLost(Exception):
 async def ask(store: FolderStore, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """``call``, without holding up the event loop where ``store`` is slow."""
     return await asyncio.to_thread(call, *args, **kwargs) if store.slow else call(*args, **kwargs)
+
+
+async def computed_once(store: FolderStore, key: str, compute: Callable[[], Awaitable[StageReport]]) -> StageReport:
+    """The report of ``key``: from ``store``, or by ``compute``, which one of all processes at a time calls."""
+    while True:
+        with contextlib.suppress(LockLost):
+            async with held(store, key) as ours:
+                # Looked up under the lock: another process may have finished it while we waited.
+                report = await ask(store, store.find, key)
+                if report is not None:
+                    return report
+                if ours:
+                    fault(Point.LOCKED)
+                    return await compute()
+        await asyncio.sleep(store.look_again_s)
 
 
 @contextlib.asynccontextmanager

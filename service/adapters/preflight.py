@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from model.codec import TAG
 from model.job import LOG
 from model.report import read_report, write_json
+from service.adapters.attempt import job_json
 from service.adapters.flight import ask
 from service.adapters.store_fs import JOB, FolderStore
 from service.adapters.torchrun import run_gang, torchrun_command
 from service.adapters.watchdog import Limits, Watchdog
-from service.failures import rank_failure, told
+from service.failures import failures_of, told
 from service.nodes import Speed
 from service.stages import PlannedStage
 
@@ -39,8 +37,8 @@ class Fitness:
 async def preflight(planned: PlannedStage, node: str, store: FolderStore) -> Fitness:
     """Check this node for ``planned`` and whatever else its gang is to run; about as long as importing torch twice."""
     gang, folder = planned.gang, store.scratch("preflight")
-    corpus = await ask(store, store.corpus_here, planned.corpus, planned.corpus_digest)
-    write_json(folder / JOB, _job(planned, corpus))
+    job = await ask(store, job_json, replace(planned, inputs={}), store)
+    write_json(folder / JOB, job | {"config": {TAG: "model.preflight:PreflightConfig"}, "stage": "preflight"})
     command = torchrun_command("preflight", gang.ranks, folder / JOB, folder / "out")
     watchdog = Watchdog(folder, Limits(deadline_s=DEADLINE_S, silence_s=SILENCE_S), gang.ranks)
     ended = await run_gang(command, gang.threads, folder / LOG, watchdog)
@@ -54,22 +52,6 @@ async def preflight(planned: PlannedStage, node: str, store: FolderStore) -> Fit
 
 
 def _unfit(folder: Path, stopped: str, missing: str) -> str:
-    if stopped:
-        return f"{stopped} in a preflight (log: {folder / LOG})"
-    for path in sorted((folder / "out").glob("failure.*.json")):
-        with contextlib.suppress(ValueError):
-            return f"{told(rank_failure(json.loads(path.read_text(encoding='utf-8'))))} (log: {folder / LOG})"
-    return f"the preflight gave no report: {missing} (log: {folder / LOG})"
-
-
-def _job(planned: PlannedStage, corpus: str) -> dict[str, Any]:
-    return {
-        TAG: "model.job:Job",
-        "config": {TAG: "model.preflight:PreflightConfig"},
-        "seed": 0,
-        "corpus": corpus,
-        "corpus_digest": planned.corpus_digest,
-        "stage": "preflight",
-        "device": planned.gang.device,
-        "threads": planned.gang.threads,
-    }
+    said = failures_of(folder)
+    why = stopped or (told(said[0]) if said else f"the preflight gave no report: {missing}")
+    return f"{why} (log: {folder / LOG})"

@@ -7,7 +7,6 @@ their processes. Only the store outlives a driver.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -18,7 +17,7 @@ import ray
 from model.report import StageReport
 from model.stages import Stage
 from service.adapters.attempt import Outcome
-from service.adapters.flight import LockLost, ask, held
+from service.adapters.flight import ask, computed_once
 from service.adapters.purse import Purse
 from service.adapters.ray_cluster import places_for
 from service.adapters.ray_gang import GangPool
@@ -112,7 +111,9 @@ class Broker:
     async def stage(self, planned: PlannedStage) -> StageReport:
         """The report of one stage; those who ask while it runs wait for the same run."""
         if planned.key not in self.flights:
-            self.flights[planned.key] = asyncio.create_task(self._compute(planned))
+            self.flights[planned.key] = asyncio.create_task(
+                computed_once(self.store, planned.key, lambda: self._try(planned))
+            )
         return await asyncio.shield(self.flights[planned.key])
 
     async def account(self) -> Ledger | None:
@@ -127,19 +128,6 @@ class Broker:
         await asyncio.gather(*seeds, *self.flights.values(), return_exceptions=True)
         for pool in self.pools.values():
             pool.close()
-
-    async def _compute(self, planned: PlannedStage) -> StageReport:
-        while True:
-            with contextlib.suppress(LockLost):
-                async with held(self.store, planned.key) as ours:
-                    # Looked up under the lock: another driver may have finished it while we waited.
-                    report = await ask(self.store, self.store.find, planned.key)
-                    if report is not None:
-                        return report
-                    if ours:
-                        fault(Point.LOCKED)
-                        return await self._try(planned)
-            await asyncio.sleep(self.store.look_again_s)
 
     async def _try(self, planned: PlannedStage) -> StageReport:
         if planned.stands_for:

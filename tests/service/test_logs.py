@@ -141,7 +141,7 @@ def test_a_failed_try_shows_the_rank_that_died_first(
     fail(attempt, 1, 0)
     os.utime(attempt / "out" / "failure.1.json", ns=(10, 10))
     one = shown(choose(train.key, entries_of(notes, store))[0], store)
-    assert (one.state, [failure["rank"] for failure in one.failures]) == ("failed", [1, 0])
+    assert (one.state, [failure.rank for failure in one.failures]) == ("failed", [1, 0])
     assert failure_lines(one.failures) == [
         "rank 1 failed:",
         "Traceback",
@@ -162,7 +162,7 @@ def test_of_stages_that_shared_a_gang_each_has_its_own_log_and_the_first_one_the
     assert shown(entry, store).text == "scored:10% running_bpb:2.5\n"
     fail(leading, 0)
     one = shown(entry, store)
-    assert (one.text, one.state, one.failures[0]["rank"]) == ("of all\n", "failed", 0)
+    assert (one.text, one.state, one.failures[0].rank) == ("of all\n", "failed", 0)
 
 
 class Script:

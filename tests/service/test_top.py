@@ -82,7 +82,7 @@ def test_a_stage_that_waits_for_its_next_try_does_not_look_as_if_it_ran(
     train = experiment.base.plans[8][0]
     attempt = begin(store, train, "step:1/200 train_loss:6.9 train_time:900ms\n", BEGAN, BEGAN + 1)
     (attempt / "out").mkdir()
-    (attempt / "out" / "failure.0.json").write_text('{"rank": 0, "error": "x"}')
+    (attempt / "out" / "failure.0.json").write_text('{"rank": 0, "error": "x", "traceback": ""}')
     with store.lock(train.key):
         (row,) = top_json([note], store, lambda _: True, PRICE, BEGAN + 60)["running"]
     assert (row["state"], row["eta_s"], stage_cells(row)[6]) == ("waiting", None, "waits")
