@@ -259,6 +259,11 @@ def _heat_cells(
     bar.outline.set_visible(False)
 
 
+def get_ready() -> None:
+    """Import what draws, which takes half a second, before the first figure is asked for."""
+    _png(_figure(1, 1))
+
+
 def _figure(width: float, height: float) -> Figure:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

@@ -25,6 +25,7 @@ from service.adapters.stores import StoreAt, open_notes, open_store
 from service.adapters.webhook import Webhook
 from service.corpus.documents import find_documents
 from service.corpus.prepare import Progress, prepare
+from service.figures import get_ready
 from service.money import Ledger
 from service.ports import Announcer, Engine, Sampler, StageStore, Tracker
 from service.settings import Settings
@@ -98,12 +99,13 @@ class Wiring:
         return MlflowTracker(self.settings.mlflow_uri, self.settings.mlflow_artifacts)
 
     def tracker_soon(self) -> None:
-        """Import MLflow and open its store beside what else goes on: together they take seconds, once stages are over.
-        Whatever is wrong with it shows when it is needed."""
+        """Import MLflow and what draws its figures, and open its store, beside what else goes on: together they take
+        seconds, once stages are over. Whatever is wrong with it shows when it is needed."""
 
         def warm() -> None:
             with contextlib.suppress(Exception):
                 self.tracker().ready()
+                get_ready()
 
         threading.Thread(target=warm, daemon=True, name="mlflow").start()
 

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterable
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.attention.bias import causal_lower_right
 
 from model.net.linear import Linear
 from model.net.norm import rms_norm
@@ -68,6 +67,8 @@ def sdpa(q_BTHd: Tensor, k_BTKd: Tensor, v_BTKd: Tensor) -> Tensor:
     q, k, v = (x.transpose(1, 2) for x in (q_BTHd, k_BTKd, v_BTKd))
     if q.shape[2] == k.shape[2]:
         return F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True).transpose(1, 2)
+    from torch.nn.attention.bias import causal_lower_right  # with torch's compiler: a second, and few need it
+
     mask = causal_lower_right(q.shape[2], k.shape[2])  # torch's is_causal would align the queries with the first keys
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=True).transpose(1, 2)
 
