@@ -1,7 +1,7 @@
 """The stage store in a folder: ``stages/<key>/`` for what is finished, ``attempts/<key>/<n>/`` for every try.
 
-A stage is published by one rename, so it is there whole or not at all. ``files.json`` in it seals all other files with
-size and SHA-256; they are verified whenever it is read, and a damaged entry is set aside and computed again.
+A stage is published by one rename, so it is there whole or not at all. It is sealed (:mod:`service.adapters.seals`); a
+damaged entry is set aside and computed again.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ from typing import Any
 
 from model.data.shards import Corpus
 from model.job import LOG
-from model.report import FileRef, StageReport, file_ref, read_report, write_json
+from model.report import StageReport, read_report, write_json
 from model.stages import Stage
 from service.adapters.locks import file_lock
+from service.adapters.seals import SEALED, Marks, marks, settled, verify, write_seal
 from service.errors import StoreError
 from service.faults import Point, fault
 from service.history import MADE_OF, Finished, finished_of
@@ -31,10 +32,6 @@ _log = logging.getLogger(__name__)
 
 JOB = "job.json"
 """What a try's ranks are told to do, beside their log."""
-SEAL = "files.json"
-"""File beside a stage's report: size and SHA-256 of every other file in the entry."""
-SEALED = "sealed"
-"""In ``key.json``: there is a seal, so that one that is gone is missed."""
 
 
 class FolderStore:
@@ -49,6 +46,7 @@ class FolderStore:
         self.stages, self.attempted, self.locks = home / "stages", home / "attempts", home / "locks"
         self.damaged = home / "damaged"
         self._gangs: dict[Path, Path] = {}
+        self._verified: dict[str, tuple[Marks, StageReport]] = {}
         with refusals(home):
             for folder in (self.stages, self.attempted, self.locks):
                 folder.mkdir(parents=True, exist_ok=True)
@@ -57,20 +55,24 @@ class FolderStore:
             probe.unlink()
 
     def find(self, key: str) -> StageReport | None:
-        """The report of a finished stage whose files are all as they were written."""
+        """The report of a finished stage whose files are all as they were written.
+
+        What this process has verified isn't verified again while no file of it is touched.
+        """
         folder = self.stages / key
-        if not folder.is_dir():
+        now = marks(folder)
+        if now is None:
             return None
+        before, report = self._verified.get(key, (None, None))
+        if before == now and report is not None:
+            return report
         try:
-            report = read_report(folder)
-            sealed = read_seal(folder)
-            for name, ref in {**report.outputs, **sealed}.items():
-                whole = (folder / name).is_file() and file_ref(folder, name) == ref
-                if not whole or report.outputs.get(name, ref) != ref:
-                    raise ValueError(f"{name} is missing or changed")
+            report = verify(folder)
         except ValueError as error:
             self._set_aside(key, str(error))
             return None
+        if settled(now):
+            self._verified[key] = now, report
         return report
 
     def folder(self, key: str) -> Path:
@@ -223,37 +225,6 @@ class FolderStore:
         with refusals(self.damaged), contextlib.suppress(FileNotFoundError):
             self.damaged.mkdir(exist_ok=True)
             os.rename(self.stages / key, target)
-
-
-def write_seal(folder: Path) -> None:
-    """Seal every file that is in ``folder`` now."""
-    names = (str(path.relative_to(folder)) for path in sorted(folder.rglob("*")) if path.is_file())
-    refs = {name: file_ref(folder, name) for name in names if name != SEAL}
-    write_json(
-        folder / SEAL, {name: {"size_bytes": ref.size_bytes, "sha256": ref.sha256} for name, ref in refs.items()}
-    )
-
-
-def read_seal(folder: Path) -> dict[str, FileRef]:
-    """What the seal in ``folder`` says of each file; empty for an entry of a version that didn't seal.
-
-    Raises:
-        ValueError: it is damaged, or was there once.
-    """
-    path = folder / SEAL
-    try:
-        if not path.exists():
-            made_of = json.loads((folder / MADE_OF).read_text(encoding="utf-8")) if (folder / MADE_OF).exists() else {}
-            if SEALED in made_of:
-                raise ValueError(f"{SEAL} is missing")
-            return {}
-        text = path.read_text(encoding="utf-8")
-        data = json.loads(text)
-        if text != f"{json.dumps(data, indent=1, sort_keys=True)}\n":
-            raise ValueError(f"{SEAL} is changed")
-        return {name: FileRef(path=name, **ref) for name, ref in data.items()}
-    except (OSError, TypeError, AttributeError) as error:
-        raise ValueError(f"{SEAL} can't be read ({error})") from error
 
 
 @contextlib.contextmanager

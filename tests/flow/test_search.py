@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from service.adapters.store_fs import write_seal
+from service.adapters.seals import write_seal
 from tests.flow.conftest import Head, Place, wait_until
 
 TPE = ["sweep", "slot", "--seeds", "1", "--search", "tpe", "--trials", "6", "--no-record", "--json"]

@@ -14,7 +14,8 @@ from model.data.shards import Corpus
 from model.report import write_json
 from model.stages import Stage
 from service import source
-from service.adapters.store_fs import SEAL, FolderStore, write_seal
+from service.adapters.seals import SEAL, write_seal
+from service.adapters.store_fs import FolderStore
 from service.errors import RecordError, SpecError
 from service.experiment import Contender, Experiment, Race, Sampling, contend, lookup
 from service.history import MADE_OF

@@ -14,8 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from model.report import StageReport, file_ref, write_report
+from model.report import FileRef, StageReport, file_ref, write_report
 from model.stages import Stage
+from service.adapters import seals
 from service.adapters.store_fs import FolderStore
 from service.errors import StoreError
 from service.source import ROOT
@@ -103,6 +104,41 @@ def test_a_result_that_is_there_is_never_replaced_and_is_the_answer(tmp_path: Pa
     first = store.publish(KEY, attempt_of(store))
     assert store.publish(KEY, attempt_of(store, text=b"other weights", bpb=9.0)) == first
     assert store.find(KEY) == first
+
+
+def test_what_was_verified_is_not_read_again_until_a_file_is_touched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str] = []
+
+    def counted(folder: Path, name: str) -> FileRef:
+        read.append(name)
+        return file_ref(folder, name)
+
+    monkeypatch.setattr(seals, "file_ref", counted)
+    monkeypatch.setattr(seals, "SETTLED_NS", -(10**18))
+    store = FolderStore(tmp_path)
+    report = store.publish(KEY, attempt_of(store))
+    assert store.find(KEY) == report
+    assert read
+    read.clear()
+    assert store.find(KEY) == report
+    assert read == []
+    weights = store.folder(KEY) / "checkpoint.bin"
+    before, changed = weights.stat(), b"x" + weights.read_bytes()[1:]
+    while weights.stat().st_ctime_ns == before.st_ctime_ns:  # the file system's clock ticks
+        weights.write_bytes(changed)
+        os.utime(weights, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert store.find(KEY) is None
+
+
+def test_what_was_touched_a_moment_ago_is_verified_each_time(tmp_path: Path) -> None:
+    store = FolderStore(tmp_path)
+    store.publish(KEY, attempt_of(store))
+    assert store.find(KEY) is not None
+    weights = store.folder(KEY) / "checkpoint.bin"
+    flip(weights)  # perhaps within one tick of the clock
+    assert store.find(KEY) is None
 
 
 def flip(path: Path) -> None:
