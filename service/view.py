@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import json
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -295,6 +296,10 @@ class _Pictures:
         finished = [state for state in family if state.whole and not state.leaks]
         self.best = min(finished, key=lambda state: state.bpb.mean, default=base)
         self.name = base.note.name
+        self.drawn = digest([[row.title, row.score, row.leaks, dict(row.values)] for row in self.rows], 12)
+        self.alike: dict[tuple[str, ...], list[ConfigState]] = defaultdict(list)
+        for state in family:
+            self.alike[_trainings(state)].append(state)
         self.seeds = functools.cache(lambda: draw_seeds(self.name, self.rows))
         self.heat = functools.cache(lambda: draw_heat(self.name, self.rows))
         self.loss = functools.cache(self._loss)
@@ -313,14 +318,13 @@ class _Pictures:
 
     def digest(self, state: ConfigState) -> str:
         """Of everything that the figures of one config show."""
-        rows = [[row.title, row.score, row.leaks, dict(row.values)] for row in self.rows]
-        return digest([FIGURES, self.name, rows, self._compared(state)], 12)
+        return digest([FIGURES, self.name, self.drawn, self._compared(state)], 12)
 
     def _compared(self, state: ConfigState) -> tuple[tuple[str, tuple[str, ...]], ...]:
         """The trainings in a config's loss figure: its own, and the base's where those are others."""
         own, base = _trainings(state), _trainings(self.base)
         if own == base or not base:
-            alike = [other for other in self.family if _trainings(other) == own]
+            alike = self.alike.get(own, ())
             others = f" and {len(alike) - 1} more with the same training" if len(alike) > 1 else ""
             return ((f"{alike[0].label if alike else state.label}{others}", own),)
         return ((state.label, own), (self.base.label, base))
