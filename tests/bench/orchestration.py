@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import lzma
 import os
 import random
 import subprocess
@@ -28,35 +27,17 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import psutil
 
-from model.data.shards import Corpus
-from model.report import StageReport, write_report
 from model.stages import Stage
 from service.adapters.store_fs import FolderStore
 from service.experiment import Experiment, contend
 from service.spec import GangShape, SweepSpec
-from service.stages import PlannedStage, Planner, made_of
+from service.stages import PlannedStage, Planner
 from service.stats import Sample
 from sweeps.recipes.tiny import tiny
+from tests.bench.no_stages import CORPUS, publish
+from tests.mini_corpus import write_documents
 
 ROOT = Path(__file__).resolve().parents[2]
-CORPUS = Corpus(
-    folder=Path("/nowhere"),
-    name="bench",
-    digest="0" * 16,
-    vocab_size=1024,
-    tokenizer=Path("/nowhere/tokenizer.model"),
-    splits={},
-)
-
-
-def publish(store: FolderStore, planned: PlannedStage) -> StageReport:
-    """A finished stage without outputs."""
-    attempt = store.begin(planned.key)
-    (attempt / "out").mkdir()
-    (attempt / "log.txt").write_text("", encoding="utf-8")
-    metrics = {"val_bpb": random.Random(planned.key).gauss(2.0, 0.01), "train_s": 30.0, "model_bytes": 300_000.0}
-    write_report(attempt / "out", StageReport(stage=planned.stage, seed=planned.seed, elapsed_s=1.0, metrics=metrics))
-    return store.publish(planned.key, attempt, made_of(planned))
 
 
 def grid(trials: int) -> Experiment:
@@ -168,16 +149,6 @@ class _Peak:
             self.gb = max(self.gb, total / 1e9)
 
 
-def documents(folder: Path) -> Path:
-    """60 training and 3 validation documents of the embedded corpus."""
-    with lzma.open(ROOT / "service/corpus/data/pd_mix_v1.jsonl.xz", "rt", encoding="utf-8") as file:
-        rows = [json.loads(line) for line in file]
-    chosen = [row for row in rows if row["split"] == "train"][:60] + [row for row in rows if row["split"] == "val"][:3]
-    path = folder / "mini.jsonl"
-    path.write_text("".join(json.dumps(row) + "\n" for row in chosen), encoding="utf-8")
-    return path
-
-
 def caddie(home: Path, *words: str) -> tuple[float, dict[str, Any]]:
     """Wall-clock and JSON answer of a command."""
     environ = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "CADDIE_", "MLFLOW_"))}
@@ -211,7 +182,7 @@ def gang_s(home: Path) -> float:
 
 def measure_chain(home: Path) -> dict[str, float]:
     """A seed's chain on the local engine: wall-clock less the gangs' time; corpus prepared before."""
-    words = small(documents(home), score__slot="none")
+    words = small(write_documents(home / "mini.jsonl"), score__slot="none")
     caddie(home, "plan", "tiny", "--json", *words)
     took, _ = caddie(home, "run", "tiny", "--seeds", "1", "--json", *words)
     stages = gang_s(home)
@@ -222,7 +193,16 @@ def measure_cached(home: Path) -> dict[str, float]:
     """64 trials a second time."""
     axes = ["--space", f"score.slot.lr={','.join(f'{i / 1000}' for i in range(1, 17))}"]
     axes += ["--space", "score.slot.steps=1,2,3,4"]
-    words = ["sweep", "slot", "--seeds", "1", "--no-record", "--json", *axes, *small(documents(home))]
+    words = [
+        "sweep",
+        "slot",
+        "--seeds",
+        "1",
+        "--no-record",
+        "--json",
+        *axes,
+        *small(write_documents(home / "mini.jsonl")),
+    ]
     first, _ = caddie(home, *words)
     again, _ = caddie(home, *words)
     return {"first_s": first, "again_s": again, "per_trial_s": again / 64}
@@ -231,7 +211,7 @@ def measure_cached(home: Path) -> dict[str, float]:
 def measure_restart(home: Path) -> dict[str, float]:
     """1,000 finished trials and one that isn't: from the command to its gang's start."""
     axis = ",".join(f"{0.001 + i / 1_000_000:.6f}" for i in range(1001))
-    words = small(documents(home))
+    words = small(write_documents(home / "mini.jsonl"))
     from service.settings import read_settings
     from service.spec import parse_changes
     from service.wiring import Wiring

@@ -15,28 +15,19 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from model.data.shards import Corpus
-from model.report import StageReport, write_report
 from model.stages import Stage
 from service.adapters.store_fs import FolderStore
 from service.experiment import Experiment, contend
 from service.plan import many_objects, plan_experiment
 from service.spec import SweepSpec
-from service.stages import PlannedStage, Planner, made_of
+from service.stages import Planner
 from sweeps.recipes.tiny import tiny
+from tests.bench.no_stages import CORPUS, publish
 
 GRID = SweepSpec(
     name="bench",
     recipe="tiny",
     space={"score.slot.lr": tuple(i / 1000 for i in range(1, 101)), "score.slot.steps": tuple(range(1, 101))},
-)
-CORPUS = Corpus(
-    folder=Path("/nowhere"),
-    name="bench",
-    digest="0" * 16,
-    vocab_size=1024,
-    tokenizer=Path("/nowhere/tokenizer.model"),
-    splits={},
 )
 
 
@@ -48,16 +39,6 @@ def experiment_of(seeds: Sequence[int]) -> Experiment:
         for stage, overlay, spec in GRID.specs(base):
             contenders.append(contend(spec, overlay, seeds, CORPUS, stage, (stage,), planner))
     return Experiment(name="bench", seeds=tuple(seeds), contenders=tuple(contenders), search=True)
-
-
-def finish(store: FolderStore, planned: PlannedStage) -> None:
-    """A finished stage without outputs."""
-    attempt = store.begin(planned.key)
-    (attempt / "out").mkdir()
-    (attempt / "log.txt").write_text("", encoding="utf-8")
-    metrics = {"val_bpb": 2.0, "eval_s": 5.0, "train_s": 30.0, "model_bytes": 300_000.0}
-    write_report(attempt / "out", StageReport(stage=planned.stage, seed=planned.seed, elapsed_s=9.0, metrics=metrics))
-    store.publish(planned.key, attempt, made_of(planned))
 
 
 def measure(store: FolderStore, seeds: Sequence[int]) -> dict[str, float]:
@@ -86,7 +67,7 @@ def main() -> None:
         store = FolderStore(Path(folder))
         plans = [plan for contender in experiment_of((1,)).contenders for plan in contender.plans.values()]
         for planned in {one.key: one for plan in plans[: options.finished] for one in plan}.values():
-            finish(store, planned)
+            publish(store, planned)
         for seeds in ((1,), (1, 2, 3)):
             print(json.dumps(min((measure(store, seeds) for _ in range(3)), key=lambda row: row["plan_s"])))
 

@@ -6,7 +6,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import lzma
 import os
 import re
 import shutil
@@ -23,6 +22,7 @@ import psutil
 from service.faults import PLAN
 from tests.chaos.cluster import BIN, GANG, OURS, Cluster, adopt_orphans, below, below_all, wait_until
 from tests.chaos.views import runs_of
+from tests.mini_corpus import write_documents
 
 REPO = Path(__file__).resolve().parents[2]
 LIMIT_S = 420.0
@@ -99,7 +99,7 @@ class World:
         self.cluster = Cluster(self.folder / "ray", self.environment)
         if not (self.folder / "reference.json").exists():
             self._copy_source()
-            write_documents(self.documents)
+            write_documents(self.documents, VAL_LETTERS)
             shutil.rmtree(self.home, ignore_errors=True)
             done = self.run()
             if done.exit_code != 0:
@@ -238,13 +238,3 @@ class World:
         if self.cluster is not None:
             self.cluster.close()
             self.cluster = None
-
-
-def write_documents(path: Path) -> None:
-    """60 training documents and the beginning of a validation document of the embedded corpus."""
-    with lzma.open(REPO / "service/corpus/data/pd_mix_v1.jsonl.xz", "rt", encoding="utf-8") as file:
-        rows = [json.loads(line) for line in file]
-    train = [row for row in rows if row["split"] == "train"][:60]
-    val = next(row for row in rows if row["split"] == "val")
-    rows = [*train, {**val, "text": val["text"][:VAL_LETTERS]}]
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")

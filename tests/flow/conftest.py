@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import functools
-import json
-import lzma
 import os
 import signal
 import socket
@@ -20,6 +18,8 @@ from pathlib import Path
 
 import psutil
 import pytest
+
+from tests.mini_corpus import write_documents
 
 REPO = Path(__file__).resolve().parents[2]
 PR_SET_CHILD_SUBREAPER = 36
@@ -144,13 +144,7 @@ def free_ports(count: int) -> list[int]:
 @pytest.fixture(scope="session")
 def documents(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """60 training and 3 validation documents of the embedded corpus."""
-    with lzma.open(REPO / "service/corpus/data/pd_mix_v1.jsonl.xz", "rt", encoding="utf-8") as file:
-        rows = [json.loads(line) for line in file]
-    train = [row for row in rows if row["split"] == "train"][:60]
-    val = [row for row in rows if row["split"] == "val"][:3]
-    path = tmp_path_factory.mktemp("documents") / "mini.jsonl"
-    path.write_text("".join(json.dumps(row) + "\n" for row in train + val), encoding="utf-8")
-    return path
+    return write_documents(tmp_path_factory.mktemp("documents") / "mini.jsonl")
 
 
 @pytest.fixture(scope="session")

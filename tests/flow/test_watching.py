@@ -4,27 +4,14 @@ from __future__ import annotations
 
 import json
 import signal
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
 
 from tests.flow.conftest import Head, Place, wait_until
+from tests.hook_server import hook_server
 
 
 def test_a_run_is_watched_from_beside_it_until_it_is_ended(head: Head, place: Place) -> None:
-    told: list[dict[str, Any]] = []
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            told.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-            self.send_response(200)
-            self.end_headers()
-
-        def log_message(self, *_: object) -> None: ...
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        hook = {"CADDIE_WEBHOOK_URL": f"http://127.0.0.1:{server.server_port}/hook"}
+    with hook_server() as (url, told):
+        hook = {"CADDIE_WEBHOOK_URL": url}
         words = ["tiny", "--seeds", "7", *place.small(train__steps=100_000, train__log_every=2)]
         run = place.start("run", *words, **head.environment, **hook)
         try:
@@ -46,7 +33,6 @@ def test_a_run_is_watched_from_beside_it_until_it_is_ended(head: Head, place: Pl
         assert followed.stdout is not None
         rest = followed.stdout.read()  # what readline has read ahead, too
         assert followed.wait(timeout=60) == 0, "it ends with the driver"
-        server.shutdown()
     assert run.returncode == 130, said
     (row,), experiments = under_way["running"], under_way["experiments"]
     assert (row["stage"], row["seed"], row["experiment"]) == ("train", 7, "run-tiny")

@@ -6,10 +6,8 @@ import re
 import signal
 import socket
 import sqlite3
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +34,7 @@ from service.stages import plan_seed
 from sweeps.recipes import RECIPES
 from sweeps.recipes.tiny import tiny
 from sweeps.spaces import SWEEPS
+from tests.hook_server import hook_server
 
 VOCAB = 340
 SWEEP_SCRIPTS = [path for path in (ROOT / "sweeps").glob("*.py") if not path.name.startswith("__")]
@@ -688,23 +687,11 @@ def test_the_closing_lines_say_who_won_what_it_took_and_where_to_look(
 def test_a_webhook_is_told_of_a_sweep_and_a_dead_one_changes_nothing(
     caddie: Run, finished: FolderStore, small_corpus: Corpus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    told: list[dict[str, Any]] = []
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            told.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-            self.send_response(200)
-            self.end_headers()
-
-        def log_message(self, *_: object) -> None: ...
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        monkeypatch.setenv("CADDIE_WEBHOOK_URL", f"http://127.0.0.1:{server.server_port}/secret")
+    with hook_server() as (url, told):
+        monkeypatch.setenv("CADDIE_WEBHOOK_URL", url)
         answer = caddie("sweep", "rates", "--no-record", "--json")
         refused = caddie("sweep", "rates", "--json")
         unreached = caddie("run", "small", "--seeds", "99", "--json")
-        server.shutdown()
     assert [(one["event"], one["experiment"]) for one in told] == [
         ("began", "rates-small"),
         ("finished", "rates-small"),

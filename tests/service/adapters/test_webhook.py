@@ -1,12 +1,7 @@
 from __future__ import annotations
 
-import json
 import socket
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
 
 import pytest
 
@@ -14,48 +9,14 @@ from service.adapters import webhook
 from service.adapters.torchrun import gang_environment
 from service.adapters.webhook import Webhook
 from service.announce import Ending, document
+from tests.hook_server import hook_server, status
 
 DOCUMENT = document("began", "slot-tiny", Ending())
 
 
-@contextmanager
-def server(answer: Callable[[BaseHTTPRequestHandler], None]) -> Iterator[tuple[str, list[Any]]]:
-    """An HTTP server on a port of its own and what was posted to it; ``answer`` answers."""
-    posted: list[Any] = []
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            assert self.headers["Content-Type"] == "application/json"
-            posted.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-            answer(self)
-
-        def do_GET(self) -> None:
-            posted.append("GET")
-
-        def log_message(self, *_: object) -> None: ...
-
-    http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=http.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{http.server_port}/hook/secret", posted
-    finally:
-        http.shutdown()
-        http.server_close()
-
-
-def status(code: int) -> Callable[[BaseHTTPRequestHandler], None]:
-    def answer(handler: BaseHTTPRequestHandler) -> None:
-        handler.send_response(code)
-        handler.send_header("Location", "/elsewhere")
-        handler.end_headers()
-
-    return answer
-
-
 def test_a_document_arrives_once_as_it_is() -> None:
     said: list[str] = []
-    with server(status(204)) as (url, posted):
+    with hook_server(status(204)) as (url, posted):
         Webhook(url, said.append).post(DOCUMENT)
     assert (posted, said) == ([DOCUMENT], [])
 
@@ -63,7 +24,7 @@ def test_a_document_arrives_once_as_it_is() -> None:
 def test_a_server_that_fails_once_is_asked_again() -> None:
     said: list[str] = []
     codes = iter([503, 200])
-    with server(lambda handler: status(next(codes))(handler)) as (url, posted):
+    with hook_server(lambda handler: status(next(codes))(handler)) as (url, posted):
         Webhook(url, said.append).post(DOCUMENT)
     assert (posted, said) == ([DOCUMENT, DOCUMENT], [])
 
@@ -71,7 +32,7 @@ def test_a_server_that_fails_once_is_asked_again() -> None:
 @pytest.mark.parametrize(("code", "reason"), [(500, "500 Internal Server Error"), (404, "404"), (302, "302")])
 def test_a_refusal_is_one_line_with_the_reason_and_without_the_secret(code: int, reason: str) -> None:
     said: list[str] = []
-    with server(status(code)) as (url, posted):
+    with hook_server(status(code)) as (url, posted):
         Webhook(url, said.append).post(DOCUMENT)
     assert posted == [DOCUMENT, DOCUMENT], "one more try, and no GET elsewhere"
     (line,) = said
@@ -84,7 +45,7 @@ def test_a_refusal_is_one_line_with_the_reason_and_without_the_secret(code: int,
 def test_a_server_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(webhook, "TIMEOUT_S", 0.1)
     over, said = threading.Event(), list[str]()
-    with server(lambda _: over.wait(30) and None) as (url, posted):
+    with hook_server(lambda _: over.wait(30) and None) as (url, posted):
         Webhook(url, said.append).post(DOCUMENT)
         over.set()
     assert len(said) == 1

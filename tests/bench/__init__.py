@@ -1,0 +1,1 @@
+"""What things cost: commands that measure, and docs/benchmarks.md has their results."""
