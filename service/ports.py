@@ -99,8 +99,9 @@ class Tracker(Protocol):
     def ready(self) -> None:
         """Open the store, and set it up if it is new."""
 
-    def sync(self, view: ExperimentView) -> Synced:
-        """Bring what is shown up to ``view``; calling it twice changes nothing."""
+    def sync(self, view: ExperimentView, seen: Callable[[int, int], None] = ...) -> Synced:
+        """Bring what is shown up to ``view``; calling it twice changes nothing. ``seen`` hears how many runs of how
+        many have been looked at."""
 
 
 class Announcer(Protocol):

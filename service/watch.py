@@ -197,3 +197,16 @@ def _plain(board: Board, console: Console, over: threading.Event) -> None:
             console.print(
                 f"[{board.elapsed_s():5.0f} s] {now_line(board)}", highlight=False, markup=False, soft_wrap=True
             )
+
+
+def now_and_then(console: Console, name: str, now: Callable[[], float] = time.monotonic) -> Callable[[int, int], None]:
+    """What to call as runs of ``name`` are brought to MLflow: a line for each ``HEARTBEAT_S`` that it takes."""
+    spoken = now()
+
+    def seen(done: int, total: int) -> None:
+        nonlocal spoken
+        if now() - spoken > HEARTBEAT_S:
+            spoken = now()
+            console.print(f"MLflow: {done} of {total} runs of {name}", highlight=False, markup=False, soft_wrap=True)
+
+    return seen

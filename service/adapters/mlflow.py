@@ -55,13 +55,15 @@ class MlflowTracker:
         with file_lock(self.artifacts / ".lock", wait=True):
             MlflowClient(self.uri).search_experiments(max_results=1)
 
-    def sync(self, view: ExperimentView) -> Synced:
-        """Create or complete the runs of ``view``; other runs of the experiment are left alone.
+    def sync(self, view: ExperimentView, seen: Callable[[int, int], None] = lambda done, total: None) -> Synced:
+        """Create or complete the runs of ``view``; other runs of the experiment are left alone. ``seen`` hears how many
+        runs of how many have been looked at.
 
         Raises:
             CaddieError: the store doesn't answer.
         """
         counts: Counter[str] = Counter()
+        total = sum(1 + len(config.seeds) for config in view.configs)
         try:
             self.artifacts.mkdir(parents=True, exist_ok=True)
             # One writer of this home at a time: a new SQLite store can't be set up by two, and a run that one has
@@ -72,6 +74,7 @@ class MlflowTracker:
                 known = self._known(place)
                 for config in view.configs:
                     self._config(place, known, config, counts)
+                    seen(counts.total(), total)
         except (MlflowException, SQLAlchemyError, OSError) as error:
             raise CaddieError(f"MLflow at {self.uri}: {str(error).splitlines()[0]}") from error
         return Synced(**counts)

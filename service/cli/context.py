@@ -35,7 +35,7 @@ from service.space import Range, size
 from service.spec import RunSpec, SweepSpec, parse_changes, parse_seeds
 from service.stages import Planner
 from service.view import view_of
-from service.watch import watch
+from service.watch import now_and_then, watch
 from service.wiring import Wiring, provenance
 
 
@@ -253,7 +253,8 @@ class Commands:
         }
         try:
             with notes.showing():
-                self.wiring.tracker().sync(view_of(begun, self.wiring.store(), notes.alive, just_seen))
+                view = view_of(begun, self.wiring.store(), notes.alive, just_seen)
+                self.wiring.tracker().sync(view, now_and_then(self.err, name))
         except CaddieError as error:
             self.err.print(
                 f"MLflow is behind: {error}\n  The results are in the store; the next run, or caddie sync, fills it in."

@@ -17,6 +17,7 @@ from service.logs import short
 from service.notes import ExperimentNote, labels_of
 from service.status import status_json
 from service.view import view_of
+from service.watch import now_and_then
 
 SHOWN = 20
 """Experiments that people see; programs see all."""
@@ -84,7 +85,7 @@ def _sync(commands: Commands, only: str | None, baseline: str | None) -> list[di
     for name in dict.fromkeys(note.name for note in notes):
         with folder.showing():
             view = view_of([note for note in notes if note.name == name], commands.wiring.store(), folder.alive)
-            done = commands.wiring.tracker().sync(view)
+            done = commands.wiring.tracker().sync(view, now_and_then(commands.err, name))
         counts = {"created": done.created, "changed": done.changed, "unchanged": done.unchanged}
         rows.append({"name": name, "configs": len(view.configs), **counts})
     return rows

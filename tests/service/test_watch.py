@@ -23,7 +23,7 @@ from service.history import START_S
 from service.progress import score_progress, step_progress
 from service.racing import Racing
 from service.spec import RunSpec
-from service.watch import Board, clock, now_line, table, watch
+from service.watch import HEARTBEAT_S, Board, clock, now_and_then, now_line, table, watch
 from sweeps.spaces import SWEEPS
 
 SEEDS = (42, 1337, 2024)
@@ -264,3 +264,11 @@ def test_a_score_that_is_under_way_shows_its_part_and_its_running_bpb(tmp_path: 
     assert score_progress(log) == (0.0, "")
     log.write_text("scored:10% running_bpb:2.5000\nscored:40% running_bpb:2.2912\nttt_chunk:5/9 lr:0.1\n")
     assert score_progress(log) == (0.4, "2.2912")
+
+
+def test_a_view_that_takes_long_tells_now_and_then_how_far_it_is() -> None:
+    out, clock_s = io.StringIO(), iter([0.0, HEARTBEAT_S, HEARTBEAT_S + 1, HEARTBEAT_S + 1, HEARTBEAT_S + 2])
+    seen = now_and_then(Console(file=out), "slot-tiny", lambda: next(clock_s))
+    for done in (1, 2, 3):
+        seen(done, 2002)
+    assert out.getvalue() == "MLflow: 2 of 2002 runs of slot-tiny\n"

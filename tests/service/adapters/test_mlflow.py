@@ -270,7 +270,10 @@ def test_a_config_that_two_experiments_share_is_one_row_of_the_version_that_comp
     base = group({}, Stage.SLIDING, BASE)
     first = note(name, [base, group({"score.slot.lr": 0.5}, Stage.SLOT, TRIAL)])
     second = note(name, [base, group({"score.slot.lr": 0.25}, Stage.SLOT, TRIAL)], 1.9e9, sha="later")
-    assert tracker.sync(undrawn([first], store)) == Synced(created=8)
+    seen: list[tuple[int, int]] = []
+    assert tracker.sync(undrawn([first], store), lambda *at: seen.append(at)) == Synced(created=8)
+    assert seen[-1] == (8, 8)
+    assert [done for done, _ in seen] == sorted({done for done, _ in seen})
     done = tracker.sync(undrawn([first, second], store))
     assert (done.created, done.changed) == (4, 0)
     assert tracker.sync(undrawn([first, second], store)) == Synced(unchanged=12)
