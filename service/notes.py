@@ -17,7 +17,7 @@ from model.data.shards import open_corpus
 from model.report import file_ref
 from model.stages import Stage
 from service.errors import StoreError
-from service.experiment import Experiment
+from service.experiment import Contender, Experiment
 from service.overview import flat_params
 from service.results import GroupResult
 from service.reuse import reuse_of
@@ -25,6 +25,8 @@ from service.spec import RunSpec, slug
 from service.stages import PlannedStage
 
 FORMAT = 1
+CONFIRMED = " confirmed"
+"""Ends the title of a race's winner over fresh seeds."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -113,12 +115,17 @@ def grown(note: ExperimentNote, experiment: Experiment) -> ExperimentNote:
     return replace(note, configs=(*note.configs, *new))
 
 
+def confirming(note: ExperimentNote, fresh: Experiment) -> ExperimentNote:
+    """``note`` with the winner of a race over ``fresh`` seeds, which begins now."""
+    return replace(note, configs=(*note.configs, *(_confirmed(one) for one in fresh.contenders)))
+
+
 def ended(note: ExperimentNote, groups: Iterable[GroupResult]) -> ExperimentNote:
     """``note`` with what came out: errors, who was stopped, who won. Over the seeds that confirm it, which took no part
     in choosing it, the winner of a race is a config of its own."""
     configs = {(config.key, config.title): config for config in note.configs}
     for group in groups:
-        for one, title in ((group, group.title), (group.confirmed, f"{group.title} confirmed")):
+        for one, title in ((group, group.title), (group.confirmed, f"{group.title}{CONFIRMED}")):
             if one is not None:
                 plans = {seed: result.plan for seed, result in one.seeds.items()}
                 now = replace(_config(one.spec, one.overlay, one.headline, plans), title=title)
@@ -126,6 +133,11 @@ def ended(note: ExperimentNote, groups: Iterable[GroupResult]) -> ExperimentNote
                 before = configs.get((now.key, title), now)
                 configs[now.key, title] = replace(before, errors=errors, stopped=one.stopped, won=one.won)
     return replace(note, configs=tuple(configs.values()))
+
+
+def _confirmed(fresh: Contender) -> ConfigNote:
+    config = _config(fresh.spec, fresh.overlay, fresh.headline, fresh.plans)
+    return replace(config, title=f"{config.title}{CONFIRMED}")
 
 
 def _config(

@@ -21,7 +21,7 @@ from service.errors import CaddieError, RecordError, SpecError
 from service.experiment import Contender, Experiment, Race, Sampling, contend, lookup, run_experiment
 from service.faults import Point, fault
 from service.money import Ledger, Price, parse_budget
-from service.notes import ended, grown, note_of
+from service.notes import confirming, ended, grown, note_of
 from service.plan import ExperimentPlan, many_objects, plan_experiment
 from service.ports import Engine
 from service.racing import Racing
@@ -209,6 +209,8 @@ class Commands:
         @contextlib.contextmanager
         def watching(what: Experiment = experiment) -> Iterator[Callable[[Experiment], None]]:
             self.wiring.tracker_soon()
+            if what is not experiment:
+                notes.write(confirming(note, what))
             with watch(what, store, self.err) as board:
 
                 def show(now: Experiment) -> None:

@@ -18,7 +18,7 @@ from service.adapters.notes_fs import NoteFolder
 from service.adapters.store_fs import FolderStore
 from service.errors import StoreError
 from service.experiment import Experiment, contend, lookup
-from service.notes import ExperimentNote, ended, from_json, labels_of, note_of, to_json
+from service.notes import ExperimentNote, confirming, ended, from_json, labels_of, note_of, to_json
 from service.overview import flat_params
 from service.source import ROOT
 from service.spec import RunSpec
@@ -102,6 +102,17 @@ def test_an_ended_experiment_s_note_says_who_failed_who_was_stopped_and_who_won_
     assert [list(config.seeds) for config in after.configs] == [[7, 8], [7, 8], [7, 8], [99]]
     assert [config.key for config in after.configs[:3]] == [config.key for config in note.configs]
     assert (after.id, after.compared_with.title) == (note.id, "base")
+
+
+def test_seeds_that_confirm_are_in_the_note_from_their_beginning_as_they_are_in_the_end(
+    note: ExperimentNote, experiment: Experiment, store: FolderStore, spec: RunSpec, corpus: Corpus
+) -> None:
+    fresh = contend(spec, {}, (99,), corpus, Stage.SLIDING, (Stage.SLIDING,))
+    begun = confirming(note, Experiment(name="confirm", seeds=(99,), contenders=(fresh,)))
+    groups = [lookup(contender, store) for contender in experiment.contenders]
+    groups[0] = replace(groups[0], confirmed=lookup(fresh, store))
+    assert [config.title for config in begun.configs] == ["base", "lr=0.5", "slot=None", "base confirmed"]
+    assert ended(note, groups) == ended(begun, groups) == begun
 
 
 def test_a_file_that_is_no_note_is_named_and_left_out(note: ExperimentNote, folder: NoteFolder) -> None:
