@@ -11,7 +11,7 @@ import sys
 import pytest
 import ray
 
-from tests.flow.conftest import Head, Place, alive, free_ports, wait_until
+from tests.flow.conftest import REPO, Head, Place, alive, free_ports, wait_until
 
 
 def test_a_submitted_job_runs_the_sweep_and_a_stopped_one_leaves_no_gang(head: Head, place: Place) -> None:
@@ -83,6 +83,37 @@ def test_a_cluster_of_another_version_is_refused_with_both(head: Head, place: Pl
     assert f"ray=={cluster['ray_version']}" in refused.stderr
     assert "Traceback" not in refused.stderr
     assert place.attempts() == {}
+
+
+WITHOUT_BROKER = """
+import sys
+from pathlib import Path
+
+import ray
+
+from service.adapters.ray_engine import ray_engine
+from service.adapters.stores import StoreAt
+from service.errors import ClusterError
+
+with ray_engine(sys.argv[1], StoreAt(home=Path(sys.argv[2]))) as engine:
+    print(engine.account())
+    ray.kill(engine.broker)
+    try:
+        engine.account()
+    except ClusterError as error:
+        print(error)
+"""
+
+
+def test_a_broker_that_is_gone_is_named_with_the_way_out(head: Head, place: Place) -> None:
+    command = [sys.executable, "-c", WITHOUT_BROKER, head.address, str(place.home)]
+    environment = place.environment | head.environment | {"PYTHONPATH": str(REPO)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0, done.stderr
+    ledger, said = done.stdout.splitlines()
+    assert ledger == "None"
+    assert said.startswith("the broker of this run is gone: ")
+    assert said.endswith("Finished stages are kept; the same command goes on from them")
 
 
 def test_a_cluster_that_does_not_answer_is_named(place: Place) -> None:
