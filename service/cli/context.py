@@ -26,6 +26,8 @@ from service.plan import ExperimentPlan, many_objects, plan_experiment
 from service.ports import Engine
 from service.racing import Racing
 from service.record.bundle import bundle
+from service.record.evidence import READABLE
+from service.record.wrap import wrap
 from service.recording import from_home
 from service.results import GroupResult
 from service.reuse import check_reuse, reused_stages
@@ -167,7 +169,7 @@ class Commands:
             corpus = next(iter(experiment.base.plans.values()))[0]
             place = from_home(Path(corpus.corpus))
             code = bundle(spec.config, corpus=place, corpus_digest=corpus.corpus_digest, threads=spec.gang.threads)
-            return len(code.encode())
+            return len(wrap(code, READABLE).encode())
 
         store = self.wiring.store()
         with many_objects():

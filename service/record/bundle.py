@@ -1,4 +1,4 @@
-"""Joins the modules of ``model/`` that a config needs into one ``train_gpt.py``, the code whose bytes count.
+"""Joins the modules of ``model/`` that a config needs into one readable script, which :mod:`service.record.wrap` packs.
 
 A bundle has one namespace, so the modules must share one: every name is defined once, imports between them are plain
 ``from model.x import Name`` lines at the top, and those are dropped. Anything else is refused, because it would run
@@ -47,7 +47,7 @@ class Part:
 
 
 def bundle(config: Any, *, corpus: str, corpus_digest: str, threads: int, root: Path = ROOT) -> str:
-    """The text of a ``train_gpt.py`` that runs ``config`` by default. The same input gives the same bytes.
+    """The text of a script that runs ``config`` by default. The same input gives the same bytes.
 
     ``corpus`` is the folder it looks in when DATA_PATH isn't set, ``corpus_digest`` the only corpus it takes (empty:
     any), ``threads`` the CPU threads of a rank when CPU_THREADS isn't set.

@@ -34,7 +34,9 @@ class Record:
     track: str
     """The leaderboard it is for."""
     code: str
-    """``train_gpt.py``."""
+    """``train_gpt.py``, as it ships and counts."""
+    readable: str
+    """The same program before it was packed."""
     logs: Mapping[int, str]
     """Seed -> log."""
     curves: Mapping[int, tuple[float, ...]]

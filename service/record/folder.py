@@ -27,13 +27,24 @@ from service.ports import StageStore
 from service.record.bundle import bundle
 from service.record.checks import broken
 from service.record.contents import Record, record_facts, reports_of
-from service.record.evidence import CODE, FIGURE, LOG_NAME, README, REPORTS, REQUIREMENTS, SUBMISSION, log_name
+from service.record.evidence import (
+    CODE,
+    FIGURE,
+    LOG_NAME,
+    READABLE,
+    README,
+    REPORTS,
+    REQUIREMENTS,
+    SUBMISSION,
+    log_name,
+)
 from service.record.facts import NON_RECORD
 from service.record.figures import write_figure
 from service.record.logs import LABELS, seed_log, size_lines
 from service.record.readme import readme_of
 from service.record.submission import submission_of
 from service.record.verify import verify
+from service.record.wrap import wrap
 from service.results import GroupResult, SeedResult, SeedStatus
 from service.source import ROOT
 from service.stages import PlannedStage
@@ -72,7 +83,9 @@ def gather(
     """
     check_seeds(group)
     spec, corpus_digest = group.spec, next(iter(group.seeds.values())).plan[0].corpus_digest
-    code = bundle(spec.config, corpus=corpus_folder, corpus_digest=corpus_digest, threads=spec.gang.threads, root=root)
+    threads = spec.gang.threads
+    readable = bundle(spec.config, corpus=corpus_folder, corpus_digest=corpus_digest, threads=threads, root=root)
+    code = wrap(readable, READABLE)
     record = Record(
         name=name,
         author=author,
@@ -84,6 +97,7 @@ def gather(
         git_sha=git_sha,
         git_dirty=git_dirty,
         code=code,
+        readable=readable,
         logs={seed: _log(spec.config.pack, result, store, len(code.encode())) for seed, result in group.seeds.items()},
         curves={seed: _curve(result, store) for seed, result in group.seeds.items()},
         audit_key=audit.key,
@@ -176,7 +190,8 @@ def requirements(code: str, torch: str) -> str:
 def _write(record: Record, folder: Path) -> None:
     facts = record_facts(record)
     versions = {seed.torch for seed in facts.seeds}
-    texts = {CODE: record.code, REQUIREMENTS: requirements(record.code, versions.pop() if len(versions) == 1 else "")}
+    texts = {CODE: record.code, READABLE: record.readable}
+    texts[REQUIREMENTS] = requirements(record.readable, versions.pop() if len(versions) == 1 else "")
     texts[AUDIT_FILE] = record.audit
     texts |= {log_name(seed): record.logs[seed] for seed in record.group.seeds}
     for name, text in texts.items():
@@ -222,7 +237,7 @@ def _check_place(target: Path) -> None:
         return
     if not target.is_dir():
         raise RecordError(f"{target} is a file: name a folder for the record")
-    own = {AUDIT_FILE, CODE, FIGURE, README, REPORTS, REQUIREMENTS, SUBMISSION}
+    own = {AUDIT_FILE, CODE, FIGURE, READABLE, README, REPORTS, REQUIREMENTS, SUBMISSION}
     foreign = sorted(p.name for p in target.iterdir() if p.name not in own and not LOG_NAME.fullmatch(p.name))
     if foreign:
         raise RecordError(

@@ -36,7 +36,16 @@ from service.results import GroupResult
 
 LEAK = ("score_before_update", "strict_prefix")
 SEEDS = (42, 1337, 2024)
-FILES = ["README.md", "audit.json", "figure.png", "reports.json", "requirements.txt", "submission.json", "train_gpt.py"]
+FILES = [
+    "README.md",
+    "audit.json",
+    "figure.png",
+    "reports.json",
+    "requirements.txt",
+    "submission.json",
+    "train_gpt.py",
+    "train_gpt_readable.py",
+]
 LOGS = [f"train_seed{seed}.log" for seed in SEEDS]
 
 
@@ -370,8 +379,15 @@ def test_changed_code_is_found_by_size_and_by_digest(copy: Path) -> None:
     assert f"train_seed42.log: Code size is {size}, but {size + 1} by train_gpt.py" in mismatches
     assert any(line.startswith("submission.json: bytes_code is ") for line in mismatches)
     assert any(line.startswith("submission.json: seed_results.42.artifact_bytes is ") for line in mismatches)
-    path.write_text(text.replace("qk_gain=4.0", "qk_gain=5.0"), encoding="utf-8")
+    path.write_text(text.replace("exec(", "eval("), encoding="utf-8")
     assert any(line.startswith("train_gpt.py: sha256 is ") for line in verify(copy).mismatches)
+    path.write_text(text, encoding="utf-8")
+    readable = copy / "train_gpt_readable.py"
+    code = readable.read_text(encoding="utf-8")
+    assert "qk_gain=4.0" in code
+    readable.write_text(code.replace("qk_gain=4.0", "qk_gain=5.0"), encoding="utf-8")
+    (mismatch,) = verify(copy).mismatches
+    assert mismatch.startswith("train_gpt_readable.py: sha256 is ")
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,84 @@
+"""The packed script is the same program as the readable one, whatever looks into it, and a third of its size."""
+
+from __future__ import annotations
+
+import ast
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from service.record.bundle import bundle
+from service.record.wrap import wrap
+from service.source import ROOT
+from sweeps.recipes.pr1303 import pr1303
+from sweeps.recipes.pr1493 import pr1493
+from sweeps.recipes.tiny import tiny
+
+SCRIPT = '''
+"""Says what a script may ask of itself."""
+from __future__ import annotations
+
+import dataclasses
+import inspect
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """A config."""
+
+    lr: float = 0.5
+    steps: int = 3
+
+
+def kernel(rows, BLOCK: int):
+    """Its source is read, as Triton does."""
+    unused_name_of_some_length = rows * BLOCK
+    return unused_name_of_some_length
+
+
+CONFIG = Config(lr=0.25)
+if __name__ == "__main__":
+    print(CONFIG, __file__.rpartition("/")[2], kernel(2, 3))
+    print("BLOCK" in inspect.getsource(kernel), inspect.signature(kernel))
+    assert CONFIG.steps == 3, "asserts stay"
+    raise ValueError("and so do errors")
+'''
+
+
+def run(path: Path) -> tuple[str, str]:
+    done = subprocess.run([sys.executable, path.name], cwd=path.parent, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    return done.stdout, done.stderr.strip().splitlines()[-1]
+
+
+def test_a_packed_script_says_and_raises_what_the_readable_one_does(tmp_path: Path) -> None:
+    readable, packed = tmp_path / "a" / "train_gpt.py", tmp_path / "b" / "train_gpt.py"
+    for path, text in ((readable, SCRIPT), (packed, wrap(SCRIPT, "readable.py"))):
+        path.parent.mkdir()
+        path.write_text(text, encoding="utf-8")
+    assert run(packed) == run(readable)
+    assert run(packed)[1] == "ValueError: and so do errors"
+    assert "True (rows, BLOCK: 'int')" in run(packed)[0]
+
+
+@pytest.mark.parametrize("recipe", [tiny, pr1303, pr1493])
+def test_a_recipe_s_script_packs_to_a_third_and_to_the_same_bytes_in_every_process(recipe) -> None:  # type: ignore[no-untyped-def]
+    code = bundle(recipe().config, corpus="~/corpora/x", corpus_digest="0" * 16, threads=1)
+    packed = wrap(code, "readable.py")
+    assert 3 * len(packed) < len(code.encode())
+    script = "import sys; from service.record.wrap import wrap; sys.stdout.write(wrap(sys.stdin.read(), 'readable.py'))"
+    other = subprocess.run(
+        [sys.executable, "-c", script],
+        input=code,
+        cwd=ROOT,
+        env={**os.environ, "PYTHONHASHSEED": "7"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert other.stdout == packed
+    assert packed.isascii()
+    ast.parse(packed)
