@@ -15,7 +15,7 @@ from model.report import StageReport, write_json
 from model.stages import Stage
 from service.adapters.flight import ask
 from service.adapters.store_fs import JOB, FolderStore, refusals
-from service.adapters.torchrun import Ended, run_gang, torchrun_command
+from service.adapters.torchrun import TORCHRUN, Ended, add_torchrun_s_words, run_gang, torchrun_command
 from service.adapters.watchdog import Limits, Stop, Watchdog
 from service.errors import FailureKind, StoreError
 from service.failures import Cause, cause_of, failures_of
@@ -26,7 +26,7 @@ from service.stages import PlannedStage, made_of
 CLOCKED = (Stage.TRAIN, Stage.SLIDING, Stage.TTT, Stage.SLOT)
 """Stages whose own clock has a cap: training and evaluation. Adapting and packing lie between them."""
 
-SPACE_BYTES = 256 * 1024
+SPACE_BYTES = 2 * 2**20
 """A disk without so much counts as full: a rank's last words and its log need it."""
 
 
@@ -69,10 +69,10 @@ async def _run_attempts(group: Sequence[PlannedStage], store: FolderStore) -> li
     job = await ask(store, job_json, first, store)
     write_json(attempts[0] / JOB, job | {"alongside": alongside})
     fault(Point.TOLD)
-    command = torchrun_command(first.stage, first.gang.ranks, attempts[0] / JOB, attempts[0] / "out")
+    command = torchrun_command(first.stage, first.gang.ranks, attempts[0] / JOB, attempts[0] / "out", attempts[0] / LOG)
     started = time.monotonic()
     watchdog = Watchdog(attempts[0], limits_of(group), first.gang.ranks)
-    ended = await run_gang(command, first.gang.threads, attempts[0] / LOG, watchdog)
+    ended = await run_gang(command, first.gang.threads, attempts[0] / TORCHRUN, watchdog)
     fault(Point.ENDED)
     took = {"gang_s": time.monotonic() - started, "company": len(group)}
     outcomes = []
@@ -82,6 +82,8 @@ async def _run_attempts(group: Sequence[PlannedStage], store: FolderStore) -> li
             outcomes.append(Outcome(report=report))
         except (ValueError, FileNotFoundError) as error:
             look_for_space(attempts[0])
+            if all(one.report for one in outcomes):  # the first that failed
+                add_torchrun_s_words(attempts[0])
             cause = why_failed(attempts[0], ended, first.gang.ranks, str(error))
             why = f"{cause.why} (log: {attempts[0] / LOG})"
             outcomes.append(Outcome(kind=cause.kind, why=why, strikes=cause.strikes))

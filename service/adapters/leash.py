@@ -1,4 +1,5 @@
-"""``python leash.py SIGNAL COMMAND...``: become COMMAND, but die by SIGNAL when the parent dies, however it dies.
+"""``python leash.py SIGNAL [--into=FILE] COMMAND...``: become COMMAND, but die by SIGNAL when the parent dies, however
+it dies; what COMMAND prints is added to FILE.
 
 torchrun puts each rank in a session of its own and Ray kills an actor's direct child only, so that without a leash on
 both the agent and the ranks a killed actor leaves them running. The parent writes its pid to LEASH_PARENT before it
@@ -21,4 +22,8 @@ if __name__ == "__main__":
     if os.getppid() != parent:
         sys.exit(f"leash: parent {parent} is gone")
     os.environ["LEASH_PARENT"] = str(os.getpid())
+    if command[0].startswith("--into="):
+        file = os.open(command.pop(0).removeprefix("--into="), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        os.dup2(file, 1)
+        os.dup2(file, 2)
     os.execvp(command[0], command)

@@ -12,7 +12,7 @@ from model.report import read_report, write_json
 from service.adapters.attempt import job_json
 from service.adapters.flight import ask
 from service.adapters.store_fs import JOB, FolderStore
-from service.adapters.torchrun import run_gang, torchrun_command
+from service.adapters.torchrun import TORCHRUN, add_torchrun_s_words, run_gang, torchrun_command
 from service.adapters.watchdog import Limits, Watchdog
 from service.failures import failures_of, told
 from service.nodes import Speed
@@ -39,9 +39,9 @@ async def preflight(planned: PlannedStage, node: str, store: FolderStore) -> Fit
     gang, folder = planned.gang, store.scratch("preflight")
     job = await ask(store, job_json, replace(planned, inputs={}), store)
     write_json(folder / JOB, job | {"config": {TAG: "model.preflight:PreflightConfig"}, "stage": "preflight"})
-    command = torchrun_command("preflight", gang.ranks, folder / JOB, folder / "out")
+    command = torchrun_command("preflight", gang.ranks, folder / JOB, folder / "out", folder / LOG)
     watchdog = Watchdog(folder, Limits(deadline_s=DEADLINE_S, silence_s=SILENCE_S), gang.ranks)
-    ended = await run_gang(command, gang.threads, folder / LOG, watchdog)
+    ended = await run_gang(command, gang.threads, folder / TORCHRUN, watchdog)
     try:
         report = read_report(folder / "out")
     except ValueError as missing:
@@ -52,6 +52,7 @@ async def preflight(planned: PlannedStage, node: str, store: FolderStore) -> Fit
 
 
 def _unfit(folder: Path, stopped: str, missing: str) -> str:
+    add_torchrun_s_words(folder)
     said = failures_of(folder)
     why = stopped or (told(said[0]) if said else f"the preflight gave no report: {missing}")
     return f"{why} (log: {folder / LOG})"

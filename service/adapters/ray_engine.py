@@ -56,7 +56,8 @@ class RayEngine:
         """A grid under Ray Tune."""
         from service.adapters.ray_tune import run_trials  # seconds to import, and a plain run needs no search
 
-        run_trials(name, plans, self.broker, self.home / "tune")
+        ticket = self._answer(self.broker.take.remote(plans))
+        run_trials(name, len(plans), self.broker, ticket, self.home / "tune")
 
     def account(self) -> Ledger | None:
         """What of the budget is spent."""

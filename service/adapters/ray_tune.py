@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +27,6 @@ from ray.tune.logger import JsonLoggerCallback
 
 from service.adapters.ray_cluster import MEMORY_PER_TRIAL
 from service.faults import Point, fault
-from service.stages import PlannedStage
 
 AT_ONCE = 4
 """Trials that wait side by side, each a process of some 150 MB that becomes the next trial when it is over."""
@@ -80,15 +78,14 @@ class Trial(tune.Trainable):  # type: ignore[misc]
         """Nothing, likewise."""
 
 
-def run_trials(name: str, plans: Sequence[Sequence[tuple[PlannedStage, ...]]], broker: Any, storage: Path) -> None:
-    """Run trial i's seeds ``plans[i]``; failures are in the broker's answers and fail no other trial."""
-    ticket = ray.get(broker.take.remote(plans))
+def run_trials(name: str, trials: int, broker: Any, ticket: Any, storage: Path) -> None:
+    """Run the trials that ``broker`` took against ``ticket``; failures are in its answers and fail no other trial."""
     tuner = tune.Tuner(
         tune.with_resources(
             tune.with_parameters(Trial, broker=broker, ticket=ticket),
             tune.PlacementGroupFactory([{"memory": MEMORY_PER_TRIAL}]),
         ),
-        param_space={"trial": tune.grid_search(list(range(len(plans))))},
+        param_space={"trial": tune.grid_search(list(range(trials)))},
         tune_config=tune.TuneConfig(metric="val_bpb", mode="min", max_concurrent_trials=AT_ONCE, reuse_actors=True),
         run_config=tune.RunConfig(
             name=f"{name}-{time.time_ns()}", storage_path=str(storage), verbose=0, callbacks=[JsonLoggerCallback()]

@@ -10,11 +10,14 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from model.job import LOG
 from service.adapters import leash
 from service.adapters.watchdog import LOOK_S, Stopped, Watchdog
 from service.faults import Point, fault
 from service.source import ROOT
 
+TORCHRUN = "torchrun.txt"
+"""What torchrun itself says, beside the ranks' log."""
 GRACE_S = 5.0
 """From SIGTERM to SIGKILL."""
 
@@ -29,14 +32,22 @@ class Ended:
     """Why the watchdog ended it; None: it ended by itself."""
 
 
-def torchrun_command(stage: str, ranks: int, job: Path, out: Path) -> list[str]:
-    """The command line of one stage; both torchrun and every rank are on a leash, the rendezvous port is free."""
+def torchrun_command(stage: str, ranks: int, job: Path, out: Path, log: Path) -> list[str]:
+    """The command line of one stage; both torchrun and every rank are on a leash, the rendezvous port is free. Ranks
+    print into ``log``, torchrun itself does not: of a rank that is killed after its result it says a page."""
     on_leash = [sys.executable, "-SE", leash.__file__]
     return [
         *(*on_leash, "TERM", sys.executable, "-m", "torch.distributed.run"),
         *("--standalone", "--local-addr=127.0.0.1", f"--nproc-per-node={ranks}", "--max-restarts=0", "--no-python"),
-        *(*on_leash, "KILL", sys.executable, "-m", "model", stage, "--job", str(job), "--out", str(out)),
+        *(*on_leash, "KILL", f"--into={log}"),
+        *(sys.executable, "-m", "model", stage, "--job", str(job), "--out", str(out)),
     ]
+
+
+def add_torchrun_s_words(attempt: Path) -> None:
+    """After a failure: what torchrun itself said comes to the end of the ranks' log."""
+    with contextlib.suppress(OSError), open(attempt / LOG, "ab") as log:
+        log.write((attempt / TORCHRUN).read_bytes())
 
 
 def gang_environment(threads: int) -> dict[str, str]:

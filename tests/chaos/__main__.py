@@ -10,10 +10,11 @@ import shutil
 import signal
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from tests.chaos.episode import Episode, failed, line_of
-from tests.chaos.strikes import episodes
+from tests.chaos.strikes import Strike, episodes
 from tests.chaos.table import read_lines, summary, table, write_into
 from tests.chaos.world import World
 
@@ -26,6 +27,7 @@ def main(words: list[str]) -> int:
     parser.add_argument("--folder", type=Path, default=Path("/tmp/caddie-chaos"), help="where it all happens")
     parser.add_argument("--out", type=Path, default=None, help="log, a JSON line a run; one that is there is continued")
     parser.add_argument("--kinds", default="", help="only episodes with a strike of these kinds, with commas")
+    parser.add_argument("--episodes", default="", help="only these episodes, by number, with commas")
     parser.add_argument("--table", type=Path, default=None, metavar="LOG", help="only print the table of a log")
     parser.add_argument("--into", type=Path, default=None, metavar="DOC", help="with --table: into docs/reliability.md")
     asked = parser.parse_args(words)
@@ -39,9 +41,17 @@ def main(words: list[str]) -> int:
         signal.signal(sign, signal.default_int_handler)
     asked.folder.mkdir(parents=True, exist_ok=True)
     out = asked.out or asked.folder / "chaos.jsonl"
-    return play(
-        out, asked.strikes, _seed(out, asked.seed), asked.folder.resolve(), set(filter(None, asked.kinds.split(",")))
+    kinds, numbers = (
+        set(filter(None, asked.kinds.split(","))),
+        {int(n) for n in filter(None, asked.episodes.split(","))},
     )
+
+    def wanted(number: int, chain: list[Strike]) -> bool:
+        by_kind = not kinds or bool(kinds & {str(strike.kind) for strike in chain})
+        return by_kind and (not numbers or number in numbers)
+
+    last = max(numbers) if numbers else None
+    return play(out, asked.strikes, _seed(out, asked.seed), asked.folder.resolve(), wanted, last)
 
 
 def _seed(out: Path, asked: int | None) -> int:
@@ -52,8 +62,10 @@ def _seed(out: Path, asked: int | None) -> int:
     return asked
 
 
-def play(out: Path, strikes: int, seed: int, folder: Path, kinds: set[str]) -> int:
-    """Episodes until ``strikes`` have fallen, those of the log among them."""
+def play(
+    out: Path, strikes: int, seed: int, folder: Path, wanted: Callable[[int, list[Strike]], bool], last: int | None
+) -> int:
+    """Episodes, up to number ``last``, until ``strikes`` have fallen, those of the log among them."""
     lines = read_lines(out)
     done = {line["episode"] for line in lines}
     fallen = sum(line["landed"] for line in lines)
@@ -64,9 +76,9 @@ def play(out: Path, strikes: int, seed: int, folder: Path, kinds: set[str]) -> i
     try:
         world.prepare()
         for number, chain in enumerate(episodes(seed)):
-            if fallen >= strikes:
+            if fallen >= strikes or (last is not None and number > last):
                 break
-            if number in done or (kinds and not kinds & {str(strike.kind) for strike in chain}):
+            if number in done or not wanted(number, chain):
                 continue
             keep = functools.partial(_keep, world, number)
             episode = Episode(world, chain, random.Random(f"{seed} episode {number}"), keep)

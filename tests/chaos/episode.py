@@ -25,6 +25,8 @@ from tests.chaos.world import Ended, Snapshot, World
 
 CLOCKED = ("-m model train", "-m model score.sliding", "-m model score.slot")
 """Ranks whose silence is noticed: what packs has only a deadline."""
+BEHIND = "MLflow is behind"
+"""What a run says whose view couldn't be written; the next one does it."""
 DIED = "_run_module_as_main"
 """In the traceback of a driver that met what it doesn't know; Tune prints those of trials, too."""
 CLOCK = Path(__file__).parent / "clock"
@@ -178,7 +180,7 @@ class Episode:
         by_itself = strike.kind is Kind.POINT and strike.how != "kill"
         if outcome.traceback and not by_itself:
             outcome.problems.append("a traceback")
-        if ended.exit_code == 0 and self.server is None:
+        if ended.exit_code == 0 and self.server is None and BEHIND not in ended.err:
             self._complete(outcome)
         return outcome
 
@@ -270,7 +272,7 @@ class Episode:
                 outcome.landed = True
 
         ended = self.world.wait(command, meanwhile)
-        if "MLflow is behind" not in ended.err and strike.where in ("before", *IN_MLFLOW):
+        if BEHIND not in ended.err and strike.where in ("before", *IN_MLFLOW):
             outcome.problems.append("nothing is said of MLflow being behind")
         return ended
 
@@ -282,7 +284,7 @@ class Episode:
             os.posix_fallocate(file.fileno(), 0, max(4096, place.f_bavail * place.f_frsize - int(strike.number)))
         ended = self.world.run()
         ballast.unlink()
-        outcome.landed = ended.exit_code != 0 or "MLflow is behind" in ended.err
+        outcome.landed = ended.exit_code != 0 or BEHIND in ended.err
         if outcome.landed and "No space left on device" not in ended.err + ended.out:
             outcome.problems.append("nothing is said of a full disk")
         return ended

@@ -25,7 +25,7 @@ from model.report import read_report
 from model.run import RunConfig
 from model.train import TrainConfig
 from service.adapters import leash, torchrun
-from service.adapters.torchrun import GRACE_S, Ended, run_gang, torchrun_command
+from service.adapters.torchrun import GRACE_S, TORCHRUN, Ended, add_torchrun_s_words, run_gang, torchrun_command
 from service.adapters.watchdog import Limits, Stop, Watchdog
 
 Alive = Callable[[], list[psutil.Process]]
@@ -178,8 +178,9 @@ def test_a_stage_under_torchrun_gives_the_artifact_that_it_gives_in_one_process(
     write_container(tmp_path / "train" / CHECKPOINT, TINY.build().state_dict())
     job = Job(config=RunConfig(net=TINY), seed=3, corpus="", stage="pack", inputs={"train": str(tmp_path / "train")})
     out = tmp_path / "out"
-    ended = gang(torchrun_command("pack", 1, write_job(tmp_path, job), out), tmp_path / "log.txt")
-    assert ended == Ended(exit_code=0), (tmp_path / "log.txt").read_text()
+    log, own = tmp_path / "log.txt", tmp_path / TORCHRUN
+    ended = gang(torchrun_command("pack", 1, write_job(tmp_path, job), out, log), own)
+    assert ended == Ended(exit_code=0), log.read_text() + own.read_text()
     until(lambda: not alive(), GONE_S, "everybody has ended")
 
     (tmp_path / "here").mkdir()
@@ -188,7 +189,20 @@ def test_a_stage_under_torchrun_gives_the_artifact_that_it_gives_in_one_process(
     assert report.metrics == metrics
     assert (out / ARTIFACT).read_bytes() == (tmp_path / "here" / ARTIFACT).read_bytes()
     assert (report.stage, report.seed, report.facts["ranks"]) == ("pack", 3, 1)
-    assert "Serialized model" in (tmp_path / "log.txt").read_text()
+    assert "Serialized model" in log.read_text()
+    assert own.read_text() == ""
+
+
+def test_of_a_failed_rank_torchrun_s_words_are_kept_apart_until_they_are_asked_for(tmp_path: Path) -> None:
+    log, own = tmp_path / "log.txt", tmp_path / TORCHRUN
+    ended = gang(torchrun_command("pack", 1, tmp_path / "no-job.json", tmp_path / "out", log), own)
+    assert ended.exit_code == 1
+    said = log.read_text()
+    assert "no-job.json" in said
+    assert "ChildFailedError" not in said
+    assert "ChildFailedError" in own.read_text()
+    add_torchrun_s_words(tmp_path)
+    assert log.read_text() == said + own.read_text()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="a parent-death signal is Linux's")
@@ -200,7 +214,7 @@ def test_killing_torchrun_leaves_no_rank_alive(tmp_path: Path, corpus: Corpus, a
 
     async def kill() -> Ended:
         task = asyncio.create_task(
-            run_gang(torchrun_command("train", 2, path, tmp_path / "out"), 1, log, watchdog(log))
+            run_gang(torchrun_command("train", 2, path, tmp_path / "out", log), 1, tmp_path / TORCHRUN, watchdog(log))
         )
         await asyncio.to_thread(until, lambda: log.exists() and "step:2/" in log.read_text(), 60, "the gang trains")
         (launcher,) = (process for process in alive() if "torch.distributed.run" in process.cmdline())
@@ -217,7 +231,7 @@ def test_killing_torchrun_leaves_no_rank_alive(tmp_path: Path, corpus: Corpus, a
 
 
 def test_ranks_meet_at_a_free_port_and_on_this_machine_only() -> None:
-    command = torchrun_command("train", 8, Path("job.json"), Path("out"))
+    command = torchrun_command("train", 8, Path("job.json"), Path("out"), Path("log.txt"))
     assert "--standalone" in command
     assert "--local-addr=127.0.0.1" in command
     assert "--nproc-per-node=8" in command
