@@ -19,7 +19,7 @@ from model.net.capped_loss_triton import loss_kernels, triton_loss_gradient, tri
 
 def capped_cross_entropy(raw_RV: Tensor, targets_R: Tensor, cap: float) -> Tensor:
     """Cross-entropy (R,) in nats, float32, of logits ``cap * tanh(raw / cap)``; differentiable in ``raw_RV``."""
-    nats: Tensor = CappedCrossEntropy.apply(raw_RV, targets_R, cap)  # type: ignore[no-untyped-call]
+    nats: Tensor = CappedCrossEntropy.apply(raw_RV, targets_R, cap)
     return nats
 
 
@@ -34,7 +34,7 @@ class CappedCrossEntropy(torch.autograd.Function):
         return nats_R
 
     @staticmethod
-    def backward(ctx: Any, grad_R: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, grad_R: Tensor) -> tuple[Tensor, None, None]:
         return capped_gradient(*ctx.saved_tensors, grad_R.contiguous(), ctx.cap), None, None
 
 
