@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 
 from model.data.batches import Batches
+from model.data.orders import Order
+from model.data.prefetch import BatchAt, prefetched
 from model.data.shards import open_corpus
 from model.gang import Gang
 from model.job import CHECKPOINT, CURVE, Job
@@ -62,6 +64,12 @@ class TrainConfig:
     seq_len: int = 2048
     micro_seqs: int = 48
     """Sequences of one forward on one rank; a larger local batch is accumulated."""
+    order: Order = "sequential"
+    """In which order the rows of the stream are trained on: as they lie, shuffled, or by a stride that is coprime to
+    their number; each visits every row once an epoch (:mod:`model.data.orders`)."""
+    order_seed: int | None = 0
+    """Names the shuffle or the stride. None: the run's own seed, so that seeds differ in their data, too; in the field
+    they differ in their first weights alone."""
     warmup_steps: int = 20
     """Steps that run before the clock starts and are undone: they pay for compiling. As many again where the network
     becomes another one during training."""
@@ -90,6 +98,13 @@ class TrainConfig:
             raise ValueError(
                 f"train.batch_tokens={self.batch_tokens} is not a multiple of train.seq_len={self.seq_len}"
             )
+        if self.order == "sequential" and self.order_seed != 0:
+            raise ValueError(
+                f"train.order_seed={self.order_seed} has no say in the sequential order: "
+                "set train.order to shuffled or coprime, too"
+            )
+        if self.order_seed is not None and self.order_seed < 0:
+            raise ValueError(f"train.order_seed must be 0 or more, or none for the run's own, got {self.order_seed}")
         if min(self.minutes, self.warmup_steps, self.warmdown_steps, self.grad_clip) < 0:
             raise ValueError(
                 f"train: minutes, warmup_steps, warmdown_steps and grad_clip must be 0 or more, "
@@ -144,11 +159,13 @@ def train_stage(job: Job, out: Path, gang: Gang) -> dict[str, float]:
             f"net.vocab_size is {job.config.net.vocab_size}, but the tokenizer of {corpus.name} has {corpus.vocab_size}"
         )
     batches = Batches(
-        tokens=corpus.tokens("train"),
+        tokens=corpus.stream("train"),
         seq_len=config.seq_len,
         batch_seqs=config.batch_seqs,
         rank=gang.rank,
         world=gang.world,
+        order=config.order,
+        seed=job.seed if config.order_seed is None else config.order_seed,
     )
     torch.manual_seed(job.seed)
     net = job.config.net.build().to(gang.device)
@@ -178,13 +195,19 @@ def train_stage(job: Job, out: Path, gang: Gang) -> dict[str, float]:
 
 def fit(net: GPT, batches: Batches, config: TrainConfig, gang: Gang) -> tuple[list[float], float]:
     """Train ``net`` in place and leave its weight average in it; the global loss of each step, and the clock."""
+    with prefetched(batches, gang.device) as batch_at:
+        return train_on(net, batch_at, config, gang)
+
+
+def train_on(net: GPT, batch_at: BatchAt, config: TrainConfig, gang: Gang) -> tuple[list[float], float]:
+    """:func:`fit` on the batches that ``batch_at`` gives."""
     optimisers = build_optimisers(net, config.optim)
     loss_of = torch.compile(net.loss, dynamic=False, fullgraph=True) if gang.device.type == "cuda" else net.loss
     losses: list[Tensor] = []
 
     def one_step(step: int, scale: float, own_s: float = 0.0) -> Tensor:
         gang.beat(own_s)
-        inputs, targets = (half.to(gang.device, non_blocking=True) for half in batches(step))
+        inputs, targets = batch_at(step)
         loss = accumulate(loss_of, inputs, targets, config.micro_seqs)
         optimisers.average(list(net.parameters()), gang, config.grad_clip)
         optim = config.optim

@@ -32,6 +32,8 @@ class Settings:
     """CADDIE_STORE: where finished stages are kept for all nodes, as ``s3://bucket/folder``; empty: ``home``."""
     node_usd_per_hour: float | None = None
     """CADDIE_NODE_USD_PER_HOUR: what an hour of a node with 8 GPUs costs; None: :mod:`service.money` knows."""
+    hub_endpoint: str | None = None
+    """HF_ENDPOINT: the server that corpora are fetched from; None: huggingface_hub's own."""
     webhook_url: str | None = None
     """CADDIE_WEBHOOK_URL: what is told when an experiment begins and ends; a secret."""
 
@@ -60,6 +62,7 @@ def read_settings(environ: Mapping[str, str] = os.environ) -> Settings:
         checks=_checks(environ),
         store_url=environ.get("CADDIE_STORE", ""),
         node_usd_per_hour=_number(environ, "CADDIE_NODE_USD_PER_HOUR"),
+        hub_endpoint=environ.get("HF_ENDPOINT") or None,
         webhook_url=_url(environ, "CADDIE_WEBHOOK_URL"),
     )
 

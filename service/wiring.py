@@ -24,7 +24,10 @@ from service.adapters.store_fs import FolderStore
 from service.adapters.stores import StoreAt, open_notes, open_store
 from service.adapters.webhook import Webhook
 from service.corpus.documents import find_documents
+from service.corpus.fetch import Hub
+from service.corpus.fineweb import is_fineweb, open_fineweb
 from service.corpus.prepare import Progress, prepare
+from service.errors import CorpusError
 from service.figures import get_ready
 from service.money import Ledger
 from service.ports import Announcer, Engine, Sampler, StageStore, Tracker
@@ -64,11 +67,28 @@ class Wiring:
         return open_notes(self.at)
 
     def corpus(self, spec: RunSpec, progress: Progress) -> Corpus:
-        """The prepared corpus of ``spec``, made if it isn't there, where every node finds it."""
-        corpus = prepare(find_documents(spec.corpus), spec.config.net.vocab_size, self.settings.corpora, progress)
+        """The corpus of ``spec`` where every node finds it: the prepared one, made if it isn't there, or a fetched one.
+
+        Raises:
+            CorpusError: it can't be made, isn't fetched, or has another vocabulary than the network.
+        """
+        vocab_size = spec.config.net.vocab_size
+        if is_fineweb(spec.corpus):
+            corpus = open_fineweb(spec.corpus, self.settings.corpora)
+            if corpus.vocab_size != vocab_size:
+                size = corpus.vocab_size
+                raise CorpusError(f"{spec.corpus} has {size} tokens, net.vocab_size is {vocab_size}: set it to {size}")
+        else:
+            corpus = prepare(find_documents(spec.corpus), vocab_size, self.settings.corpora, progress)
         if self.at.url:
             self._store.share(corpus)
         return corpus
+
+    def hub(self) -> Hub:
+        """Where corpora are fetched from."""
+        from service.adapters.hub import HuggingFaceHub
+
+        return HuggingFaceHub(self.settings.hub_endpoint)
 
     def engine(self, ledger: Ledger | None = None) -> AbstractContextManager[Engine]:
         """Ray: the cluster of RAY_ADDRESS, or one of our own; it launches what ``ledger`` pays."""

@@ -7,7 +7,7 @@ little-endian uint16; its size is 1024 + 2n bytes (openai/parameter-golf, modded
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,6 +54,43 @@ def read_shard(path: Path) -> Tokens:
     return np.memmap(path, dtype="<u2", mode="r", offset=SHARD_HEADER_BYTES, shape=(count,))
 
 
+class ShardStream:
+    """The shards of a split end to end, mapped: what is read is what is sliced. A train split has 16 GB."""
+
+    def __init__(self, shards: Mapping[Path, Tokens], vocab_size: int) -> None:
+        self.paths, self.shards, self.vocab_size = list(shards), list(shards.values()), vocab_size
+        self.ends = np.cumsum([len(shard) for shard in self.shards])
+
+    def __len__(self) -> int:
+        return int(self.ends[-1])
+
+    def __getitem__(self, span: slice) -> Tokens:
+        """Tokens [start, stop).
+
+        Raises:
+            ValueError: they hold ids the tokenizer doesn't have; the message has the shard.
+        """
+        first, stop, step = span.indices(len(self))
+        assert step == 1, "rows are read forwards"
+        number = int(np.searchsorted(self.ends, first, side="right"))
+        parts = []
+        while first < stop:
+            begins = int(self.ends[number]) - len(self.shards[number])
+            part = self.shards[number][first - begins : stop - begins]
+            _check_ids(self.paths[number], part, self.vocab_size)
+            parts.append(part)
+            first, number = first + len(part), number + 1
+        return parts[0] if len(parts) == 1 else np.concatenate([np.empty(0, dtype=np.uint16), *parts])
+
+
+def _check_ids(path: Path, tokens: Tokens, vocab_size: int) -> None:
+    top = int(tokens.max(initial=0))
+    if top >= vocab_size:
+        raise ValueError(
+            f"{path}: token {top} is outside the tokenizer's {vocab_size}; shard and tokenizer don't belong together"
+        )
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Corpus:
     """A prepared corpus: one tokenizer and the shards of each split, described by ``manifest.json``."""
@@ -72,17 +109,17 @@ class Corpus:
         Raises:
             ValueError: the split or one of its shards is missing or damaged, or holds ids the tokenizer doesn't have.
         """
+        return self.stream(split)[:]
+
+    def stream(self, split: str) -> ShardStream:
+        """The same without reading it all: ids are checked where they are read.
+
+        Raises:
+            ValueError: the split or one of its shards is missing or damaged.
+        """
         if not self.splits.get(split):
             raise ValueError(f"corpus {self.name}: no split {split!r}; it has {sorted(self.splits)}")
-        shards: Sequence[Tokens] = [read_shard(path) for path in self.splits[split]]
-        for path, shard in zip(self.splits[split], shards, strict=True):
-            top = int(shard.max())
-            if top >= self.vocab_size:
-                raise ValueError(
-                    f"{path}: token {top} is outside the tokenizer's {self.vocab_size}; "
-                    "shard and tokenizer don't belong together"
-                )
-        return shards[0] if len(shards) == 1 else np.concatenate(shards)
+        return ShardStream({path: read_shard(path) for path in self.splits[split]}, self.vocab_size)
 
 
 def open_corpus(folder: Path, expect_digest: str = "") -> Corpus:

@@ -7,7 +7,8 @@ The kernel is chosen once per process: FlashAttention 3, else 2, else torch's ow
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable
+import importlib
+from collections.abc import Callable, Iterable, Mapping
 
 import torch
 import torch.nn.functional as F
@@ -73,34 +74,45 @@ def sdpa(q_BTHd: Tensor, k_BTKd: Tensor, v_BTKd: Tensor) -> Tensor:
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=True).transpose(1, 2)
 
 
+def flash_3(q_BTHd: Tensor, k_BTKd: Tensor, v_BTKd: Tensor) -> Tensor:
+    """FlashAttention 3. Like 2 it takes fp16 or bf16 only, and gives queries fewer than keys the last places."""
+    from flash_attn_interface import flash_attn_func
+
+    return _first(flash_attn_func(q_BTHd, k_BTKd, v_BTKd, causal=True))
+
+
+def flash_2(q_BTHd: Tensor, k_BTKd: Tensor, v_BTKd: Tensor) -> Tensor:
+    """FlashAttention 2."""
+    from flash_attn import flash_attn_func
+
+    return _first(flash_attn_func(q_BTHd, k_BTKd, v_BTKd, causal=True))
+
+
+KERNELS: Mapping[str, Kernel] = {"flash-attn-3": flash_3, "flash-attn-2": flash_2, "torch-sdpa": sdpa}
+"""The kernels by the name that the log shows."""
+
+
 @functools.cache
-def flash_kernel() -> tuple[str, Kernel] | None:
-    """The newest FlashAttention that is installed here, by name; both take (B, T, H, d) and fp16 or bf16 only, and
-    give queries fewer than keys the last places."""
-    try:
-        from flash_attn_interface import flash_attn_func as fa3
+def installed_kernel() -> str:
+    """The newest FlashAttention that can be imported here, else torch's own."""
+    for name, module in (("flash-attn-3", "flash_attn_interface"), ("flash-attn-2", "flash_attn")):
+        try:
+            importlib.import_module(module)
+        except ImportError:
+            continue
+        return name
+    return "torch-sdpa"
 
-        return "flash-attn-3", lambda q, k, v: _first(fa3(q, k, v, causal=True))
-    except ImportError:
-        pass
-    try:
-        from flash_attn import flash_attn_func as fa2
 
-        return "flash-attn-2", lambda q, k, v: _first(fa2(q, k, v, causal=True))
-    except ImportError:
-        return None
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def attention_kernel(device: str) -> str:
+    """The name of the kernel that ``device`` uses in fp16 or bf16. Not traced: a failed import breaks a graph."""
+    return installed_kernel() if device == "cuda" else "torch-sdpa"
 
 
 def pick_kernel(dtype: torch.dtype, device: str) -> Kernel:
     """FlashAttention where it can run, torch's own elsewhere."""
-    flash = flash_kernel() if device == "cuda" and dtype in (torch.float16, torch.bfloat16) else None
-    return flash[1] if flash else sdpa
-
-
-def attention_kernel(device: str) -> str:
-    """The name of the kernel that training on ``device`` uses, for the log."""
-    flash = flash_kernel() if device == "cuda" else None
-    return flash[0] if flash else "torch-sdpa"
+    return KERNELS[attention_kernel(device)] if dtype in (torch.float16, torch.bfloat16) else sdpa
 
 
 def _first(result: Tensor | tuple[Tensor, ...]) -> Tensor:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from model.net.attention import Attention
 from model.net.block import Block
+from model.net.capped_loss import capped_cross_entropy
 from model.net.linear import Linear
 from model.net.mlp import Mlp
 from model.net.norm import rms_norm
@@ -203,8 +204,16 @@ class GPT(nn.Module):
 
     def loss(self, ids_BT: Tensor, targets_BT: Tensor) -> Tensor:
         """Mean cross-entropy in nats per token of ``targets_BT`` given ``ids_BT``."""
+        if ids_BT.is_cuda:
+            return self.fused_loss(ids_BT, targets_BT)
         logits = self.logits(self.hidden(ids_BT))
         return F.cross_entropy(logits.flatten(0, 1), targets_BT.flatten())
+
+    def fused_loss(self, ids_BT: Tensor, targets_BT: Tensor) -> Tensor:
+        """:meth:`loss` without float32 logits; on a GPU by a kernel."""
+        hidden = self.hidden(ids_BT)
+        raw = F.linear(hidden, self.head_weight.to(hidden.dtype))
+        return capped_cross_entropy(raw.flatten(0, 1), targets_BT.flatten(), self.logit_cap).mean()
 
 
 def build_block(config: GPTConfig, layer: int) -> Block:

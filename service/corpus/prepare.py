@@ -71,7 +71,7 @@ def ready(folder: Path) -> Corpus | None:
         found = [file_ref(folder, ref["path"]).sha256 for ref in refs]
     except (ValueError, KeyError, TypeError, OSError):
         return None
-    return corpus if found == listed and corpus.digest == _digest(listed) else None
+    return corpus if found == listed and corpus.digest == digest_of(listed) else None
 
 
 def check_bytes(tokenizer: sentencepiece.SentencePieceProcessor, tokens: Tokens) -> int:
@@ -132,7 +132,7 @@ def _build(documents: Documents, options: dict[str, Any], folder: Path, progress
     hashes = [file_ref(folder, model.name).sha256, *(refs[0]["sha256"] for refs in splits.values())]
     manifest = {
         "name": documents.name,
-        "digest": _digest(hashes),
+        "digest": digest_of(hashes),
         "vocab_size": tokenizer.get_piece_size(),
         "tokenizer": {"path": model.name, "sha256": hashes[0]},
         "splits": splits,
@@ -156,7 +156,7 @@ def _kept_tokenizer(folder: Path) -> sentencepiece.SentencePieceProcessor | None
         return None
 
 
-def _digest(hashes: Sequence[str]) -> str:
+def digest_of(hashes: Sequence[str]) -> str:
     """Names a corpus by its tokenizer and shards."""
     return hashlib.sha256("".join(hashes).encode()).hexdigest()[:16]
 

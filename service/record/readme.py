@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from model.stages import Stage
+from service.corpus.fineweb import how_to_get
 from service.record.checks import checks
 from service.record.contents import Record, record_facts
 from service.record.facts import NON_RECORD, ComparedFacts, Facts
@@ -127,7 +128,7 @@ def _reproduction(facts: Facts) -> Iterator[str]:
     yield "done"
     yield "```"
     yield ""
-    yield "The script finds the corpus where `caddie data prepare` puts it and refuses any other than digest"
+    yield f"The script finds the corpus where `{how_to_get(about.corpus)}` puts it and refuses any other than digest"
     yield f"`{about.corpus_digest}`; DATA_PATH names another folder."
 
 

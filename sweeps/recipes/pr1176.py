@@ -26,7 +26,8 @@ def pr1176() -> RunSpec:
     **Its SLOT score leaks** twice: test-time training goes over the whole validation split first and its weights stay,
     and one shift per batch is fitted on all positions. 1.0962 bits per byte, in 840 s and more of evaluation. Its
     README names GPTQ and zstd; the runs used neither (int6 and LZMA). It asks for two frozen blocks, which in a banked
-    model freezes 4,112 small weights: none here. SWA is collected and not applied, late QAT has nothing to act on.
+    model freezes 4,112 small weights: none here. SWA is collected and not applied, late QAT has nothing to act on. Its
+    loader strides within shards and takes its seed from their paths; here the stride is over the whole stream.
     """
     spec = core()
     config = spec.config
@@ -53,6 +54,7 @@ def pr1176() -> RunSpec:
             ),
             train=replace(
                 config.train,
+                order="coprime",
                 warmdown_steps=3500,
                 optim=replace(config.train.optim, projections="adamw", sharing=ParallelMuon()),
             ),

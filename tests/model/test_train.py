@@ -280,6 +280,34 @@ def test_the_seed_decides_the_run(corpus_folder: Path, tmp_path: Path) -> None:
     assert files[0] == files[1] != files[2]
 
 
+def test_seeds_vary_the_order_of_the_data_only_when_they_are_asked_to(corpus_folder: Path, tmp_path: Path) -> None:
+    """From the same first weights (a zero learning rate keeps them): the losses are those of the rows alone."""
+
+    def curve(order: str, order_seed: int | None, seed: int) -> list[float]:
+        job = stage_job(corpus_folder, seed)
+        job.config.train = replace(CONFIG, order=order, order_seed=order_seed)  # type: ignore[arg-type]
+        torch.manual_seed(0)
+        net = job.config.net.build()
+        job.config.net = SimpleNamespace(vocab_size=job.config.net.vocab_size, build=lambda: copy.deepcopy(net))
+        train_stage(job, tmp_path, Gang())
+        found: list[float] = json.loads((tmp_path / "curve.json").read_text())
+        return found
+
+    for order in ("shuffled", "coprime"):
+        assert curve(order, 0, 1) == curve(order, 0, 2) != curve(order, 5, 1)
+        assert curve(order, None, 5) == curve(order, 5, 1)
+        assert curve(order, None, 1) != curve(order, None, 2)
+        assert curve(order, 0, 1) != curve("sequential", 0, 1) == curve("sequential", 0, 2)
+
+
+def test_an_order_seed_that_would_have_no_say_is_refused() -> None:
+    for seed in (None, 7):
+        with pytest.raises(ValueError, match=r"train.order_seed=\w+ has no say in the sequential order"):
+            TrainConfig(order_seed=seed)
+    with pytest.raises(ValueError, match=r"order_seed must be 0 or more.*-1"):
+        TrainConfig(order="shuffled", order_seed=-1)
+
+
 def test_a_network_for_another_tokenizer_is_refused_with_both_sizes(corpus_folder: Path, tmp_path: Path) -> None:
     size = open_corpus(corpus_folder).vocab_size
     with pytest.raises(ValueError, match=f"net.vocab_size is 77, but the tokenizer of tiny has {size}"):

@@ -48,6 +48,7 @@ LBFGS = {"optimiser": "lbfgs", "steps": 9, "history": 2}
 CONTEXT = {"loss_on": "context"}
 ONLY_WITH: dict[str, dict[str, Any]] = {
     "train.warmdown_frac": {"train.warmdown_steps": 0, "train.warmdown_frac": 0.4},
+    "train.order_seed": {"train.order": "shuffled"},
     "train.optim.head_lr": {"net.tie_embeddings": False},
     "pack.tables.quantile": {"pack.tables.floor": 0.0},
     "train.optim.projections": {"net.bigram": BigramHash(rows=40, width=4)},

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from model.data.shards import open_corpus, read_shard, write_shard
+from model.data.shards import ShardStream, open_corpus, read_shard, write_shard
 
 
 def shard_bytes(*tokens: int, magic: int = 20240520, version: int = 1, count: int | None = None) -> bytes:
@@ -149,3 +149,27 @@ def test_a_folder_without_a_proper_manifest_is_refused_with_its_path(tmp_path: P
         (tmp_path / "manifest.json").write_text(manifest)
     with pytest.raises(ValueError, match=re.escape(str(tmp_path))):
         open_corpus(tmp_path)
+
+
+@given(lengths=st.lists(st.integers(1, 9), min_size=1, max_size=6), first=st.integers(0, 60), count=st.integers(0, 60))
+def test_a_stream_of_shards_reads_as_if_they_were_one(lengths: list[int], first: int, count: int) -> None:
+    whole = np.arange(sum(lengths), dtype=np.uint16)
+    ends = np.cumsum(lengths)
+    stream = ShardStream(
+        {
+            Path(f"{i}.bin"): whole[end - length : end]
+            for i, (end, length) in enumerate(zip(ends, lengths, strict=True))
+        },
+        100,
+    )
+    assert len(stream) == len(whole)
+    assert stream[first : first + count].tolist() == whole[first : first + count].tolist()
+    assert stream[:].dtype == np.uint16
+
+
+def test_a_stream_of_shards_refuses_foreign_ids_where_it_reads_them() -> None:
+    stream = ShardStream({Path("a.bin"): np.array([1, 9]), Path("b.bin"): np.array([3, 10, 4])}, 10)
+    assert stream[0:3].tolist() == [1, 9, 3]
+    assert stream[4:5].tolist() == [4]
+    with pytest.raises(ValueError, match=r"b\.bin: token 10 is outside the tokenizer's 10"):
+        stream[1:4]

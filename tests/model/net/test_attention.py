@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 import math
+import sys
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
 
-from model.net.attention import Attention, attention_kernel, pick_kernel, sdpa
+from model.net.attention import Attention, attention_kernel, installed_kernel, pick_kernel, sdpa
 from model.net.rope import Rope, rotate
 
 CPU = torch.device("cpu")
@@ -104,3 +107,55 @@ def test_flash_attention_is_never_picked_on_cpu_or_in_float32() -> None:
     for dtype, device in ((torch.float32, "cpu"), (torch.bfloat16, "cpu"), (torch.float32, "cuda")):
         assert pick_kernel(dtype, device) is sdpa
     assert attention_kernel("cpu") == "torch-sdpa"
+
+
+STAND_IN = """
+from torch.nn.functional import scaled_dot_product_attention
+
+def flash_attn_func(q, k, v, causal):
+    assert causal
+    q, k, v = (x.transpose(1, 2) for x in (q, k, v))
+    y = {scale} * scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True).transpose(1, 2)
+    return (y, None) if {pair} else y
+"""
+"""Takes a library's place, and shows in the result that it ran."""
+
+
+@pytest.fixture
+def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder whose modules can be imported; the choice is made anew."""
+    monkeypatch.syspath_prepend(tmp_path)
+    installed_kernel.cache_clear()
+    yield tmp_path
+    installed_kernel.cache_clear()
+    for name in ("flash_attn_interface", "flash_attn"):
+        sys.modules.pop(name, None)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU machine may have the real ones")
+@pytest.mark.parametrize(
+    ("modules", "name", "scale"),
+    [
+        ({"flash_attn_interface": 3, "flash_attn": 2}, "flash-attn-3", 3),
+        ({"flash_attn": 2}, "flash-attn-2", 2),
+        ({}, "torch-sdpa", 1),
+    ],
+)
+def test_the_newest_installed_attention_is_chosen_and_a_graph_stays_whole(
+    installed: Path, modules: dict[str, int], name: str, scale: int
+) -> None:
+    """Also where none is installed: an import that fails inside a graph would break it."""
+    for module, factor in modules.items():
+        text = STAND_IN.format(scale=factor, pair=module == "flash_attn_interface")
+        (installed / f"{module}.py").write_text(text, encoding="utf-8")
+    assert attention_kernel("cuda") == name
+    assert attention_kernel("cpu") == "torch-sdpa"
+    q, k, v = torch.randn(1, 5, 4, 8), torch.randn(1, 5, 2, 8), torch.randn(1, 5, 2, 8)
+
+    def on_a_gpu(*qkv: torch.Tensor) -> torch.Tensor:
+        return pick_kernel(torch.bfloat16, "cuda")(*qkv)
+
+    torch._dynamo.reset()
+    whole = torch.compile(on_a_gpu, fullgraph=True, backend="eager")
+    torch.testing.assert_close(whole(q, k, v), scale * sdpa(q, k, v))
+    assert pick_kernel(torch.float32, "cuda") is sdpa
