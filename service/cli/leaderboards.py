@@ -16,7 +16,7 @@ from service.cli.show import write_json
 from service.errors import SpecError
 from service.inference import FIELD_DENSITIES
 from service.leaderboard import EXPERIMENT, Candidate, Row, leaderboard_view, row_json, rows_of, try_candidate
-from service.record.verify import verify
+from service.record.field_verify import FieldVerdict, verify_any
 from service.stats import Sample, spread
 from service.verdicts import Rules, RulesVerdict, Side, find_rules, known_rules
 
@@ -77,9 +77,7 @@ def _try(word: str, tokenizer: str | None, rules: list[Rules], on: str | None) -
     try:
         day = datetime.date.fromisoformat(on) if on else None
         if Path(word).is_dir():
-            verdict = verify(Path(word))
-            sample = Sample(values={seed: one.val_bpb for seed, one in verdict.seeds.items()})
-            name = Path(word).resolve().name
+            sample, name = _of_folder(Path(word)), Path(word).resolve().name
         else:
             sample, name = _sample(word), "candidate"
         if not sample.n:
@@ -89,6 +87,14 @@ def _try(word: str, tokenizer: str | None, rules: list[Rules], on: str | None) -
         raise
     except ValueError as error:
         raise SpecError(str(error)) from error
+
+
+def _of_folder(folder: Path) -> Sample:
+    """The scores that a record folder's logs have, whatever it claims."""
+    verdict = verify_any(folder)
+    if isinstance(verdict, FieldVerdict):
+        return verdict.reading.bpb if verdict.reading else Sample(values={})
+    return Sample(values={seed: one.val_bpb for seed, one in verdict.seeds.items()})
 
 
 def _sample(word: str) -> Sample:
