@@ -39,8 +39,8 @@ SIZES = {
     "code": re.compile(r"^Code size[^:\n]*: ?([\d,_]{1,20}) bytes", re.M),
 }
 SCORE = re.compile(
-    r"^[ \t]*(?:\[[^\]\n]*\][: ]*)?(?P<label>[A-Za-z][^\n=]*?)[ :]+val_loss[:=] ?(?P<loss>\d{1,4}\.\d{1,15})[ ,]+"
-    r"val_bpb[:=] ?(?P<bpb>\d{1,4}\.\d{1,15})(?P<rest>[^\n]*)",
+    r"^[ \t]*(?:\[[^\]\n]{0,80}\][: ]*)?(?P<label>[A-Za-z][^\n=]{0,80}?)[ :]{1,3}val_loss[:=] ?"
+    r"(?P<loss>\d{1,4}\.\d{1,15})[ ,]{1,3}val_bpb[:=] ?(?P<bpb>\d{1,4}\.\d{1,15})(?P<rest>[^\n]{0,400})",
     re.M,
 )
 CURVE = re.compile(r"^(?:step:)?\d{1,12}/\d+ [^\n]*?val_bpb: ?(\d{1,4}\.\d{1,15})", re.M)

@@ -393,6 +393,14 @@ def test_no_damage_makes_it_crash(
     json.dumps(verify_any(folder).to_json(), allow_nan=False)
 
 
+@pytest.mark.parametrize("piece", ["-", " ", "a ", "|", "9", "[", "val_loss:", "| Seed |--", "# val_bpb "])
+def test_long_lines_take_no_longer_than_short_ones(folder: Path, piece: str) -> None:
+    text = piece * (300_000 // len(piece)) + "x\n"  # what backtracks would not come back
+    (folder / "README.md").write_text(f"| Seed |\n{text}", encoding="utf-8")
+    (folder / "train_seed42.log").write_text(f"a{text}{log_of(42)}{text}", encoding="utf-8")
+    assert verify_any(folder).to_json()["seeds"].keys() == {"42", "314", "999"}
+
+
 @pytest.mark.parametrize(
     "text",
     [
