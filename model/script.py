@@ -41,9 +41,8 @@ class Script:
 
 def become(script: Script, seed: int, folder: Path) -> NoReturn:
     """Turn this rank into the script, in ``folder``: the same process, and so the same leash and torchrun's variables.
-    Our own source isn't on its path."""
-    ours = str(Path(__file__).resolve().parents[1])
-    path = [one for one in os.environ.get("PYTHONPATH", "").split(os.pathsep) if one and one != ours]
+    Our own source, which the service puts first, isn't on its path."""
+    path = os.environ.get("PYTHONPATH", "").split(os.pathsep)[1:]
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(path), **script.env, "SEED": str(seed)}
     os.chdir(folder)
     sys.stdout.flush()
