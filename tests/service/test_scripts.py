@@ -9,10 +9,10 @@ import pytest
 
 from model.report import StageReport
 from model.stages import Stage
-from service.adapters.script import script_report
+from service.adapters.script import script_cause, script_report
 from service.cli.app import run_command
 from service.cli.scripts import over_caps
-from service.errors import SpecError
+from service.errors import FailureKind, SpecError
 from service.experiment import Contender, lookup
 from service.notes import from_json, note_of, to_json
 from service.record.field_log import read_field_log
@@ -103,6 +103,18 @@ def test_a_script_that_prints_no_score_or_ignores_its_seed_has_no_report(path: P
         report(path, 42, "silent")
     with pytest.raises(ValueError, match="ran seed 7 and not 42: it doesn't read SEED"):
         report(path, 42, "deaf")
+
+
+def test_a_script_that_died_is_a_bug_in_its_own_words_and_one_that_was_killed_is_not(tmp_path: Path) -> None:
+    given = {"SEED": "2", "MISBEHAVE": "die"}
+    died = subprocess.run([sys.executable, SCRIPT], env=given, capture_output=True, text=True, check=False)
+    (tmp_path / "log.txt").write_text(died.stdout + died.stderr, encoding="utf-8")
+    cause = script_cause(tmp_path, 1, "the script ended with 1")
+    assert cause is not None
+    assert cause.kind is FailureKind.BUG
+    assert cause.why == "the script ended with 1: RuntimeError: no luck with seed 2"
+    (tmp_path / "log.txt").write_text("  exitcode  : -9 (pid: 5)\n  Signal 9 (SIGKILL) received", encoding="utf-8")
+    assert script_cause(tmp_path, 1, "the script ended with 1") is None
 
 
 def test_a_clock_that_was_passed_is_named(path: Path) -> None:
