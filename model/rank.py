@@ -16,6 +16,7 @@ from model.preflight import preflight_stage
 from model.pulse import Pulse
 from model.report import write_failure
 from model.run import GroupFunction, StageFunction, run_chain, run_stage, run_together
+from model.script import SCRATCH, become
 from model.stages import STAGES, Stage
 
 CHAIN = "run"
@@ -36,6 +37,8 @@ def work(name: str, job_file: Path, out: Path, rank: int, code_bytes: int) -> No
 
 def _work(name: str, job_file: Path, out: Path, rank: int, code_bytes: int) -> None:
     job: Job = decode(json.loads(job_file.read_text(encoding="utf-8")))
+    if name == Stage.SCRIPT:
+        become(job.config, job.seed, job_file.parent / SCRATCH)
     pulse = Pulse(job_file.parent, rank)
     with join_gang(job.device, job.threads, pulse.beat) as gang:
         if name == CHAIN:

@@ -14,7 +14,7 @@ from types import MappingProxyType
 
 class Stage(StrEnum):
     """In the order a seed takes them: TRAIN -> PREQUANT, if it is on -> PACK -> any of the scores, each alone and from
-    the packed artifact. AUDIT is of no seed."""
+    the packed artifact. AUDIT is of no seed; SCRIPT is somebody else's script, which does all of it."""
 
     TRAIN = "train"
     PREQUANT = "adapt.prequant"
@@ -23,6 +23,7 @@ class Stage(StrEnum):
     TTT = "score.ttt"
     SLOT = "score.slot"
     AUDIT = "audit"
+    SCRIPT = "script"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -44,7 +45,7 @@ class StageDef:
     corpus: bool = True
     """Whether tokens or the byte table are read."""
     of_a_seed: bool = True
-    """Whether a seed takes it; an audit is of a config."""
+    """Whether a recipe's seed takes it; an audit is of a config, a script of no recipe."""
 
 
 STAGES: Mapping[Stage, StageDef] = MappingProxyType(
@@ -76,5 +77,6 @@ STAGES: Mapping[Stage, StageDef] = MappingProxyType(
         ),
         # Reads the scorer that is audited, too, and ``adapt.prequant`` if it is on.
         Stage.AUDIT: StageDef(entry="model.audit.stage:audit_stage", reads=("net", "score.windows"), of_a_seed=False),
+        Stage.SCRIPT: StageDef(entry="model.script:become", reads=(), seeded=True, corpus=False, of_a_seed=False),
     }
 )

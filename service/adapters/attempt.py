@@ -14,6 +14,7 @@ from model.job import LOG
 from model.report import StageReport, write_json
 from model.stages import Stage
 from service.adapters.flight import ask
+from service.adapters.script import report_script, script_cause, unpack
 from service.adapters.store_fs import JOB, FolderStore, refusals
 from service.adapters.torchrun import TORCHRUN, Ended, add_torchrun_s_words, run_gang, torchrun_command
 from service.adapters.watchdog import Limits, Stop, Watchdog
@@ -69,6 +70,8 @@ async def _run_attempts(group: Sequence[PlannedStage], store: FolderStore) -> li
     job = await ask(store, job_json, first, store)
     write_json(attempts[0] / JOB, job | {"alongside": alongside})
     fault(Point.TOLD)
+    if first.stage is Stage.SCRIPT:
+        unpack(first, attempts[0])
     command = torchrun_command(first.stage, first.gang.ranks, attempts[0] / JOB, attempts[0] / "out", attempts[0] / LOG)
     started = time.monotonic()
     watchdog = Watchdog(attempts[0], limits_of(group), first.gang.ranks)
@@ -78,6 +81,8 @@ async def _run_attempts(group: Sequence[PlannedStage], store: FolderStore) -> li
     outcomes = []
     for planned, attempt in zip(group, attempts, strict=True):
         try:
+            if planned.stage is Stage.SCRIPT and ended.stopped is None:
+                report_script(planned, attempt, ended.exit_code, took["gang_s"])
             report = await ask(store, store.publish, planned.key, attempt, made_of(planned) | took)
             outcomes.append(Outcome(report=report))
         except (ValueError, FileNotFoundError) as error:
@@ -85,6 +90,8 @@ async def _run_attempts(group: Sequence[PlannedStage], store: FolderStore) -> li
             if all(one.report for one in outcomes):  # the first that failed
                 add_torchrun_s_words(attempts[0])
             cause = why_failed(attempts[0], ended, first.gang.ranks, str(error))
+            if first.stage is Stage.SCRIPT and ended.stopped is None:
+                cause = script_cause(attempts[0], ended.exit_code, str(error)) or cause
             why = f"{cause.why} (log: {attempts[0] / LOG})"
             outcomes.append(Outcome(kind=cause.kind, why=why, strikes=cause.strikes))
     return outcomes

@@ -15,16 +15,21 @@ from service.cli.audits import add_audits
 from service.cli.benches import add_benches
 from service.cli.context import Commands
 from service.cli.data import add_data
+from service.cli.leaderboards import add_leaderboards
 from service.cli.nodes import add_nodes
 from service.cli.records import add_records
 from service.cli.runs import add_runs
+from service.cli.scripts import add_scripts
 from service.cli.ui import add_ui
 from service.cli.views import add_views
 from service.cli.watching import add_watching
 from service.errors import CaddieError, SpecError
 from service.spec import SweepSpec
 
-MODULES = (add_runs, add_audits, add_views, add_watching, add_ui, add_records, add_data, add_benches, add_nodes)
+MODULES = (
+    *(add_runs, add_audits, add_views, add_watching, add_ui),
+    *(add_records, add_leaderboards, add_scripts, add_data, add_benches, add_nodes),
+)
 """What adds each module's commands; a new module's function goes here."""
 INTERRUPTED = 130
 LOOKING = ("logs", "top", "status")

@@ -6,13 +6,16 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.console import Console
 
 from service.cli.context import MakeCommands
 from service.cli.options import SEEDS, Json, NonRecord, Seeds, Sets
 from service.cli.show import record_json, show_record, write_json
 from service.experiment import best_honest
-from service.record.verify import verify as verify_folder
+from service.record.field_verify import FieldVerdict, verify_any
+from service.record.verify import Verdict
 from service.recording import record_group
+from service.stats import show
 
 
 def add_records(app: typer.Typer, make: MakeCommands) -> None:
@@ -49,14 +52,32 @@ def _add_assemble(record: typer.Typer, make: MakeCommands) -> None:
 
 def _add_verify(record: typer.Typer, make: MakeCommands) -> None:
     @record.command()
-    def verify(folder: Path, json_: Json = False) -> None:
-        """Recompute every number of a record folder from its logs; exit 1 when one doesn't match."""
-        out, verdict = make().out, verify_folder(folder)
+    def verify(
+        folders: Annotated[list[Path], typer.Argument(metavar="PATH...", help="Record folders, ours or anyone's.")],
+        json_: Json = False,
+    ) -> None:
+        """Recompute every number of record folders from their logs; exit 1 when one doesn't match.
+
+        Anyone's folder of the field will do: its seeds, final scores, sizes and times are read from its logs, and every
+        number in submission.json and in the README's tables is held against them. Each mismatch is one line.
+        """
+        out = make().out
+        verdicts = {folder: verify_any(folder) for folder in folders}
         if json_:
-            write_json(verdict.to_json())
+            documents = {str(folder): verdict.to_json() for folder, verdict in verdicts.items()}
+            write_json(documents if len(folders) > 1 else documents[str(folders[0])])
         else:
-            for line in verdict.mismatches:
-                out.print(f"mismatch: {line}", soft_wrap=True)
-            out.print(f"{folder}: {'ok' if verdict.ok else 'NOT ok'}, {len(verdict.seeds)} seeds", soft_wrap=True)
-        if not verdict.ok:
+            for folder, verdict in verdicts.items():
+                _show_verdict(out, folder, verdict)
+        if not all(verdict.ok for verdict in verdicts.values()):
             raise typer.Exit(1)
+
+
+def _show_verdict(out: Console, folder: Path, verdict: Verdict | FieldVerdict) -> None:
+    for line in verdict.mismatches:
+        out.print(f"mismatch: {line}", soft_wrap=True, markup=False)
+    for line in verdict.notes if isinstance(verdict, FieldVerdict) else ():
+        out.print(f"note: {line}", soft_wrap=True, markup=False)
+    shown = f", val_bpb {show(verdict.reading.bpb, 8)}" if isinstance(verdict, FieldVerdict) and verdict.reading else ""
+    state = "ok" if verdict.ok else "NOT ok"
+    out.print(f"{folder}: {state}, {len(verdict.seeds)} seeds{shown}", soft_wrap=True, markup=False)

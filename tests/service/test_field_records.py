@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from service.field_records import FieldRecord, field_records
+from service.field_records import FieldRecord, all_records, field_records
 from service.record.logs import read_log
 from service.stats import Sample
 
@@ -22,6 +22,23 @@ def test_every_record_has_a_source_and_they_come_oldest_first() -> None:
     dates = [record.date for record in field_records()]
     assert dates == sorted(dates)
     assert all(record.folder.startswith(record.date.isoformat()) for record in field_records())
+
+
+def test_rows_from_readmes_and_pull_requests_say_so_and_have_the_means_that_those_print() -> None:
+    others = {record.pr: record for record in all_records() if record.evidence != "logs"}
+    assert all(record.state in ("merged", "listed") for record in others.values())
+    printed = {52: 1.20136009, 1493: 1.08100, 1529: 1.0758, 1729: 1.06780094, 1736: 1.06549, 1769: 1.06453}
+    printed |= {1868: 1.06145, 1855: 1.06107587, 2014: 1.05759252}
+    assert others.keys() == printed.keys()
+    for pr, mean in printed.items():
+        digits = len(str(mean).partition(".")[2])
+        assert others[pr].claimed.mean == pytest.approx(mean, abs=10**-digits)
+
+
+def test_bytes_are_of_known_seeds_and_under_the_cap() -> None:
+    for record in all_records():
+        assert record.artifact_bytes.keys() <= record.claimed.values.keys()
+        assert all(15_000_000 < size <= 16_000_000 for size in record.artifact_bytes.values())
 
 
 @pytest.mark.parametrize(
@@ -49,14 +66,17 @@ def test_means_and_spreads_are_those_that_the_submissions_claim(pr: int, mean: f
 def test_every_number_stands_in_the_records_own_logs(record: FieldRecord) -> None:
     folder = next(path for path in LOGS.iterdir() if path.name.endswith(record.folder))
     printed: dict[int, set[float]] = {}
+    sizes: dict[int, set[int]] = {}
     for path in folder.rglob("*.log"):
         text = path.read_text(encoding="utf-8", errors="replace")
         numbers = {float(found) for found in re.findall(r"val_bpb:(\d\.\d+)", text)}
         seed = read_log(text).seed
         if seed is not None:
             printed.setdefault(seed, set()).update(numbers)
+            sizes.setdefault(seed, set()).update(map(int, re.findall(r"submission size[^:]*: (\d+) bytes", text)))
     for sample in record.scores.values():
         assert all(value in printed[seed] for seed, value in sample.values.items())
+    assert all(size in sizes[seed] for seed, size in record.artifact_bytes.items())
 
 
 def test_gains_are_paired_seed_by_seed() -> None:

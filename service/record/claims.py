@@ -1,0 +1,193 @@
+"""What ``submission.json`` claims, whatever its schema: numbers with their keys, sorted by what they can only mean.
+
+The field has no schema: 39 sets of keys on 55 merged folders, some with all numbers as strings, or seeds in a dict.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+
+PLAIN = re.compile(r"[-+]?(?:\d{1,15}|\d{1,3}(?:,\d{3}){1,5})(?:\.\d{1,15})?")
+SEEDY = re.compile(r"(?:seed[_\- ]?)?(\d{1,18})", re.I)
+OTHERS = re.compile(
+    r"delta|diff|gain|improv|vs_|_vs|baseline|sota|prior|previous|prev_|reference|target|threshold|margin|base_|merged|cap|"
+    r"limit|budget|p_value|t_stat|welch|headroom|slack|expected|leader|old_|best_known|ablation|compar",
+    re.I,
+)
+"""Keys of what isn't a number of this record's own runs."""
+ASIDE = re.compile(
+    r"pre_?quant|post_?ema|pre_?ttt|sliding|"
+    r"roundtrip|post_?quant|quantized|no_ttt|diagnostic|unquant|float|raw|swa",
+    re.I,
+)
+"""Keys of a score that isn't the headline's."""
+DEEPEST = 12
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Claim:
+    """One number."""
+
+    path: str
+    """As ``seed_results.42.val_bpb``."""
+    kind: str
+    """``bpb``, ``loss``, ``bpb_sd``, ``loss_sd``, ``bytes``, ``bytes_mean``, ``bytes_max``, ``code``, ``steps``,
+    ``step_ms``, ``train_s`` or ``eval_s``."""
+    value: Decimal
+    seed: int | None = None
+    """Of one seed; None for the whole record."""
+    aside: bool = False
+    """Not the headline's score."""
+    population: bool = False
+    """A spread that says it is over n."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Submission:
+    """A ``submission.json`` as read."""
+
+    claims: tuple[Claim, ...]
+    seeds: tuple[int, ...]
+    """Those that it names."""
+    track: str
+    wrong: tuple[str, ...]
+
+
+def read_submission(text: str) -> Submission:
+    """Read it; nothing in it makes this fail."""
+    wrong: list[str] = []
+    try:
+        data, end = json.JSONDecoder(parse_float=str, parse_int=str, parse_constant=_constant).raw_decode(text.lstrip())
+        if text.lstrip()[end:].strip():
+            wrong.append("something follows the JSON document")
+    except (ValueError, RecursionError) as error:
+        what = "nested too deeply" if isinstance(error, RecursionError) else str(error)
+        return Submission(claims=(), seeds=(), track="", wrong=(f"not JSON ({what})",))
+    if not isinstance(data, dict):
+        return Submission(claims=(), seeds=(), track="", wrong=(f"not a JSON object but a {type(data).__name__}",))
+    seeds = _seeds(data)
+    claims = tuple(_walk(data, "", None, seeds, 0))
+    named = tuple(dict.fromkeys([*seeds, *(claim.seed for claim in claims if claim.seed is not None)]))
+    track = data.get("track")
+    return Submission(claims=claims, seeds=named, track=track if isinstance(track, str) else "", wrong=tuple(wrong))
+
+
+def _constant(_: str) -> None:
+    """NaN and Infinity are no numbers in JSON, nor here."""
+
+
+def number(value: Any) -> Decimal | None:
+    """A number, also one that is written as text."""
+    if isinstance(value, str) and PLAIN.fullmatch(value.strip()):
+        return Decimal(value.strip().replace(",", ""))
+    return None
+
+
+def _seeds(data: Mapping[str, Any]) -> list[int]:
+    """The seeds that a list or dict of them names."""
+    for name in ("seeds", "seed_list", "seeds_used"):
+        found = data.get(name)
+        if isinstance(found, (list, dict)):
+            words = [found_seed for word in found if (found_seed := _seed(word)) is not None]
+            if words:
+                return list(dict.fromkeys(words))
+    return []
+
+
+def _seed(word: Any) -> int | None:
+    found = SEEDY.fullmatch(word.strip()) if isinstance(word, str) else None
+    return int(found[1]) if found else None
+
+
+def _walk(data: Any, path: str, seed: int | None, seeds: list[int], depth: int) -> Iterator[Claim]:
+    if depth > DEEPEST:
+        return
+    if isinstance(data, dict):
+        own = _seed(data.get("seed"))
+        for key, value in data.items():
+            place = f"{path}.{key}" if path else str(key)
+            if OTHERS.search(str(key)):
+                continue
+            inner = _seed(key)
+            among = inner is not None and (inner in seeds or _about_seeds(path))
+            yield from _claim(place, value, inner if among else own if own is not None else seed)
+            yield from _walk(value, place, inner if among else own if own is not None else seed, seeds, depth + 1)
+    elif isinstance(data, list):
+        in_order = seeds if len(data) == len(seeds) and not any(isinstance(one, (dict, list)) for one in data) else []
+        for index, value in enumerate(data[:1000]):
+            if in_order and kind_of(path):
+                yield from _claim(path, value, in_order[index], f"{path}[{index}]")
+            elif isinstance(value, (dict, list)):
+                yield from _walk(value, f"{path}[{index}]", seed, seeds, depth + 1)
+
+
+def _about_seeds(path: str) -> bool:
+    return bool(re.search(r"seed|runs|results", path, re.I))
+
+
+def _claim(path: str, value: Any, seed: int | None, shown: str = "") -> Iterator[Claim]:
+    found = number(value)
+    kind = kind_of(path)
+    if found is None or kind is None:
+        return
+    name = path.rpartition(".")[2]
+    if kind.endswith("_sd") and seed is not None:
+        return
+    if seed is None and kind in ("train_s", "eval_s") and found in (600, 590, 10):
+        return  # the cap, and no measurement
+    if kind in ("train_s", "eval_s"):
+        found = found.scaleb(-3) if re.search(r"_ms$|millis", name, re.I) else found
+    yield Claim(
+        path=shown or path,
+        kind=kind,
+        value=found,
+        seed=seed,
+        aside=bool(ASIDE.search(name)),
+        population=bool(re.search(r"pop|pstd|ddof0", name, re.I)),
+    )
+
+
+def kind_of(path: str) -> str | None:
+    """What the number at a path can only be; None for whatever isn't sure."""
+    parts = path.lower().split(".")
+    name = re.sub(r"\[\d+\]$", "", parts[-1])
+    if _seed(name) is not None and len(parts) > 1:
+        name = parts[-2]  # {"val_bpb_seeds": {"42": 1.08}}
+        if name in ("seeds", "seed_results", "per_seed", "results", "seed_scores"):
+            name = "val_bpb"
+    if name == "seed_scores":
+        name = "val_bpb"
+    spread = re.search(r"std|stdev|_sd\b|\bsd_|sigma", name)
+    if "bpb" in name and not re.search(r"method|unit|nats|count", name):
+        return "bpb_sd" if spread else "bpb"
+    if re.search(r"val_loss|loss_nats|^mean_loss", name) and "train" not in name:
+        return "loss_sd" if spread else "loss"
+    if spread:
+        return None
+    if re.fullmatch(r"(?:bytes_code|code_bytes|code_size(?:_bytes)?|bytes_code_(?:compressed|wrapped))", name):
+        return "code"
+    if re.fullmatch(
+        r"(?:bytes_total|total_bytes|(?:max_)?(?:artifact|submission)(?:_size)?(?:_bytes)?(?:_total|_max)?|artifact_size_max)",
+        name,
+    ):
+        return "bytes_max" if "max" in name else "bytes"
+    if re.fullmatch(r"(?:mean_)?(?:artifact_bytes_mean|bytes_total_mean|artifact_bytes|mean_artifact_bytes)", name):
+        return "bytes_mean"
+    if re.fullmatch(r"steps?|step_stop|train_steps|steps_completed|stop_step|total_steps|num_steps", name):
+        return "steps"
+    if re.fullmatch(r"step_avg_ms|ms_per_step|avg_ms_per_step|step_ms|step_time_ms", name):
+        return "step_ms"
+    if re.fullmatch(
+        r"(?:train|training)_(?:time|wallclock)_?(?:s|ms|sec|seconds)?|wallclock_seconds|train_s|wallclock_s", name
+    ):
+        return "train_s"
+    if re.fullmatch(
+        r"(?:ttt_|slot_|total_|sliding_)?(?:eval|ttt|slot)_(?:eval_)?(?:time|wallclock)?_?(?:s|ms|sec|seconds)", name
+    ):
+        return "eval_s"
+    return None

@@ -1,0 +1,235 @@
+"""Verifies anyone's record folder of the field from its logs: what they say, and one line for each claim that differs.
+
+A folder that we assembled (it has ``reports.json`` or ``audit.json``) goes to :func:`service.record.verify.verify`,
+which knows more. Of any other, nothing is trusted but the logs, and a claim is called wrong only when no reading of the
+logs bears it out: another final label, another set of logs, or values of fewer digits are noted, and are no mismatch.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from model.audit.rules import AUDIT_FILE
+from service.record.checks import SEEDS_NEEDED
+from service.record.claims import Submission, read_submission
+from service.record.compare_field import Reading, submission_differences
+from service.record.evidence import CODE, README, REPORTS, SUBMISSION
+from service.record.field_facts import LogSet, log_sets
+from service.record.field_log import FieldLog, read_bytes, read_field_log
+from service.record.readme_claims import readme_differences
+from service.record.verify import CapVerdict, Verdict, verify
+from service.spec import Budget
+
+STEPS_OVER = 3
+"""Training stops after the step in which the clock passed its cap, and ranks agree on that a step later."""
+MOST_FILES = 400
+DEEPEST = 3
+NOT_LOGS = ("requirements", "license", "notes", "readme", "manifest", "third_party")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FieldVerdict:
+    """What a folder of the field really says."""
+
+    reading: Reading | None
+    """None without a log that has a final score."""
+    mismatches: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+    """What is worth knowing and no mismatch."""
+    caps: Mapping[str, CapVerdict] = field(default_factory=dict)
+
+    @property
+    def ok(self) -> bool:
+        return not self.mismatches
+
+    @property
+    def seeds(self) -> Mapping[int, FieldLog]:
+        return self.reading.logs.logs if self.reading else {}
+
+    def to_json(self) -> dict[str, Any]:
+        """For a machine."""
+        bpb = self.reading.bpb if self.reading else None
+        loss = self.reading.sample("val_loss") if self.reading else None
+        return {
+            "ok": self.ok,
+            "seeds": {str(seed): _seed_json(log, self.reading) for seed, log in self.seeds.items()},
+            "score": self.reading.shown_label if self.reading else None,
+            "mean_bpb": bpb.mean if bpb and bpb.n else None,
+            "sd_bpb": bpb.sd if bpb else None,
+            "mean_loss": loss.mean if loss and loss.n else None,
+            "sd_loss": loss.sd if loss else None,
+            "mismatches": list(self.mismatches),
+            "notes": list(self.notes),
+            "caps": {name: {"cap": cap.cap, "worst": cap.worst, "kept": cap.kept} for name, cap in self.caps.items()},
+        }
+
+
+def _seed_json(log: FieldLog, reading: Reading | None) -> dict[str, Any]:
+    seed = next((seed for seed, one in reading.logs.logs.items() if one is log), None) if reading else None
+    sized = reading.sized.logs.get(seed, log) if reading and seed is not None else log
+    score = (log.score(reading.label) if reading and reading.label else None) or log.final
+    return {
+        "val_bpb": float(score.val_bpb) if score else None,
+        "val_loss": float(score.val_loss) if score else None,
+        "artifact_bytes": sized.artifact_bytes,
+        "steps": sized.steps,
+        "train_s": None if sized.train_ms is None else sized.train_ms / 1000,
+        "eval_s": log.eval_s,
+        "log": log.name,
+    }
+
+
+def verify_any(
+    folder: Path,
+    *,
+    artifact_cap: int | None = None,
+    train_cap_s: float | None = None,
+    eval_cap_s: float | None = None,
+) -> Verdict | FieldVerdict:
+    """Check a record folder, ours or anyone's. Never raises for what is in it."""
+    if (folder / REPORTS).is_file() or (folder / AUDIT_FILE).is_file():
+        return verify(folder, artifact_cap=artifact_cap, train_cap_s=train_cap_s, eval_cap_s=eval_cap_s)
+    budget = Budget()
+    caps = {
+        "artifact_bytes": budget.artifact_bytes if artifact_cap is None else artifact_cap,
+        "train_s": budget.train_s if train_cap_s is None else train_cap_s,
+        "eval_s": budget.eval_s if eval_cap_s is None else eval_cap_s,
+    }
+    return verify_field(folder, caps)
+
+
+def verify_field(folder: Path, caps: Mapping[str, float]) -> FieldVerdict:
+    """Check a folder of the field against its logs."""
+    if not folder.is_dir():
+        return FieldVerdict(reading=None, mismatches=(f"{folder.name or folder}: no folder",))
+    wrong: list[str] = []
+    notes: list[str] = []
+    logs = list(_logs(folder, wrong))
+    sets, doubled = log_sets(logs)
+    notes += doubled
+    name, submission = _submission(folder, wrong)
+    if not sets:
+        wrong.append("no log with a final val_bpb, so that nothing can be recomputed")
+        return FieldVerdict(reading=None, mismatches=tuple(wrong), notes=tuple(notes))
+    wrong += _log_troubles(logs)
+    sets = tuple(_claimed_seeds(one, submission, notes) for one in sets)
+    reading, differences, more = submission_differences(name, submission, sets)
+    wrong += differences
+    notes += more
+    if text := _readme(folder, wrong):
+        wrong += readme_differences(text, reading, sets)
+    found, over = _caps(reading, caps, timed="non_record" not in submission.track.lower())
+    wrong += over
+    notes += _code_notes(folder, reading)
+    return FieldVerdict(reading=reading, mismatches=tuple(dict.fromkeys(wrong)), notes=tuple(notes), caps=found)
+
+
+def _logs(folder: Path, wrong: list[str]) -> Iterator[FieldLog]:
+    """Every file that may be a log, at most :data:`DEEPEST` folders down; links to folders aren't followed."""
+    seen = 0
+    for place, folders, files in os.walk(folder, followlinks=False):
+        folders[:] = sorted(one for one in folders if not one.startswith((".", "__")))
+        if len(Path(place).relative_to(folder).parts) >= DEEPEST:
+            folders.clear()
+        for file in sorted(files):
+            path = Path(place) / file
+            lower = file.lower()
+            if not lower.endswith((".log", ".txt", ".out")) or lower.startswith(NOT_LOGS):
+                continue
+            seen += 1
+            if seen > MOST_FILES:
+                wrong.append(f"more than {MOST_FILES} logs; the others weren't read")
+                return
+            shown = path.relative_to(folder).as_posix()
+            try:
+                text = read_bytes(path)
+            except ValueError as error:
+                wrong.append(f"{shown}: {error}")
+                continue
+            yield read_field_log(shown, text)
+
+
+def _log_troubles(logs: list[FieldLog]) -> Iterator[str]:
+    """Logs that are no evidence, or of another seed than they say."""
+    for log in logs:
+        if log.named_seed is not None and log.seed is not None and log.named_seed != log.seed:
+            yield f"{log.name}: it is of seed {log.seed}, its name says {log.named_seed}"
+        if (
+            not log.whole
+            and (log.named_seed is not None or log.seed is not None)
+            and (log.steps or "train" in log.name)
+        ):
+            yield f"{log.name}: no final score, so that seed {log.named_seed or log.seed} has no whole log there"
+
+
+def _submission(folder: Path, wrong: list[str]) -> tuple[str, Submission]:
+    """``submission.json``, or whatever of that kind there is."""
+    names = sorted(path.name for path in folder.glob("submission*.json"))
+    name = SUBMISSION if SUBMISSION in names or not names else names[0]
+    try:
+        submission = read_submission(read_bytes(folder / name))
+    except ValueError as error:
+        submission = Submission(claims=(), seeds=(), track="", wrong=(str(error) if names else "missing",))
+    wrong += (f"{name}: {line}" for line in submission.wrong)
+    return name, submission
+
+
+def _claimed_seeds(one: LogSet, submission: Submission, notes: list[str]) -> LogSet:
+    """Only the seeds that the record is about, where it names them and there are logs of all."""
+    named = set(submission.seeds)
+    if len(named) < SEEDS_NEEDED or not named < one.logs.keys():
+        return one  # fewer would be a choice among the logs
+    others = sorted(one.logs.keys() - named)
+    notes.append(f"{one.place or 'logs'}: also of seeds {others}, which {SUBMISSION} doesn't name; left out")
+    return replace(one, logs={seed: log for seed, log in one.logs.items() if seed in named})
+
+
+def _readme(folder: Path, wrong: list[str]) -> str:
+    for path in sorted(folder.glob("[Rr][Ee][Aa][Dd][Mm][Ee].[Mm][Dd]")):
+        try:
+            return read_bytes(path)
+        except ValueError as error:
+            wrong.append(f"{README}: {error}")
+    return ""
+
+
+def _caps(reading: Reading, caps: Mapping[str, float], *, timed: bool) -> tuple[dict[str, CapVerdict], list[str]]:
+    """Each cap with its worst seed, and a line for each seed over one."""
+    worst: dict[str, float] = {}
+    over: list[str] = []
+    for seed, log in reading.sized.logs.items():
+        scored = reading.logs.logs.get(seed, log)
+        took = {"artifact_bytes": log.artifact_bytes, "eval_s": scored.eval_s}
+        slack = STEPS_OVER * (log.average_ms or 0.0) / 1000
+        took["train_s"] = None if log.train_ms is None else log.train_ms / 1000
+        for name, value in took.items():
+            if value is None or (not timed and name != "artifact_bytes"):
+                continue
+            # What the field lets pass: the step in which the clock ran out is finished.
+            counted = min(value, caps[name]) if name == "train_s" and value <= caps[name] + slack else value
+            worst[name] = max(worst.get(name, 0.0), counted)
+            if counted > caps[name]:
+                shown = f"{value:,} bytes" if name == "artifact_bytes" else f"{value:,.3f} s"
+                what = {"artifact_bytes": "the artifact is", "train_s": "training took", "eval_s": "its scores took"}[
+                    name
+                ]
+                over.append(f"{log.name}: {what} {shown}, over the cap of {caps[name]:,}")
+    return {name: CapVerdict(cap=caps[name], worst=value) for name, value in worst.items()}, over
+
+
+def _code_notes(folder: Path, reading: Reading) -> Iterator[str]:
+    """Whether all seeds ran code of the same size, and whether that is the file that lies there."""
+    sizes = {seed: log.codes for seed, log in reading.sized.logs.items() if log.codes}
+    if len(set(sizes.values())) > 1:
+        shown = ", ".join(f"{codes[-1]:,} (seed {seed})" for seed, codes in sizes.items())
+        yield f"the seeds ran code of different sizes: {shown}"
+    try:
+        there = (folder / CODE).stat().st_size if (folder / CODE).is_file() else None
+    except OSError:
+        there = None
+    if there is not None and sizes and not any(there in codes for codes in sizes.values()):
+        yield f"{CODE} has {there:,} bytes; the logs count {', '.join(sorted({f'{c[-1]:,}' for c in sizes.values()}))}"
