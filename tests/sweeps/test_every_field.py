@@ -64,7 +64,7 @@ OFF_EVERYWHERE: dict[str, Any] = {
     "train.swa": Swa(every=2, below=2.0),
     "train.optim.orthogonaliser": PolarExpress(),
 }
-"""Parts that no recipe turns on, by path."""
+"""Parts that most recipes leave off, by path."""
 
 
 def spec_of(name: str) -> RunSpec:
