@@ -95,6 +95,7 @@ def rows_of(
                 "train_s": mean_of(group, "train_s"),
                 "train_steps": mean_of(group, "train_steps"),
                 "parameters": mean_of(group, "parameters"),
+                "eval_s": max((one.metric(entry.score, "eval_s") for one in done), default=None),
                 "artifact_bytes": total,
                 "artifact_cap_bytes": entry.spec.budget.artifact_bytes,
                 "hosts": sorted({str(one.reports[Stage.TRAIN].facts.get("host", "")) for one in done}),

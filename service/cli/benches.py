@@ -12,15 +12,13 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from service.cli.context import Commands, MakeCommands
+from service.cli.context import Commands, MakeCommands, code_bytes_of
 from service.cli.options import Json
 from service.cli.show import write_json
 from service.equal_time import OURS, PLAIN, Entry, entries_of, rows_of, verdict_of
 from service.errors import CaddieError, SpecError
 from service.experiment import Experiment, contend
 from service.figures import Row, draw_equal_time
-from service.record.bundle import bundle
-from service.recording import from_home
 from service.results import GroupResult
 from service.spec import parse_seeds
 
@@ -93,7 +91,9 @@ def _add_house(bench: typer.Typer, make: MakeCommands) -> None:
         entries = _house_entries(commands, minutes, parts)
         experiment = _equal_time(commands, entries, parse_seeds(seeds), minutes)
         groups = commands.carry_out(experiment)
-        rows = rows_of(entries, groups, {entry.title: _code_bytes(commands, entry) for entry in entries})
+        measured = zip(entries, experiment.contenders, strict=True)
+        sizes = {entry.title: code_bytes_of(contender) for entry, contender in measured}
+        rows = rows_of(entries, groups, sizes)
         verdict = verdict_of(rows)
         picture = _draw(commands, entries, groups, f"{minutes:g} min of training each")
         if json_:
@@ -121,14 +121,6 @@ def _equal_time(commands: Commands, entries: Sequence[Entry], seeds: tuple[int, 
         for entry in entries
     )
     return Experiment(name=f"bench-{OURS}-{minutes:g}min", seeds=seeds, contenders=contenders)
-
-
-def _code_bytes(commands: Commands, entry: Entry) -> int:
-    """Of the script that a record of it would have."""
-    corpus, threads = commands.corpus(entry.spec), entry.spec.gang.threads
-    place = from_home(corpus.folder)
-    code = bundle(entry.spec.config, corpus=place, corpus_digest=corpus.digest, threads=threads)
-    return len(code.encode())
 
 
 def _draw(commands: Commands, entries: Sequence[Entry], groups: Sequence[GroupResult], name: str) -> Path | None:

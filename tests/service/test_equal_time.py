@@ -101,7 +101,7 @@ def group_of(entry: Entry, scores: Mapping[int, float], corpus: Corpus, **facts:
             reports={
                 Stage.TRAIN: report(Stage.TRAIN, seed, {"train_s": 60.0, "train_steps": 10.0 * seed, "parameters": 5}),
                 Stage.PACK: report(Stage.PACK, seed, {"model_bytes": model_bytes + seed}),
-                entry.score: report(entry.score, seed, {"val_bpb": score, "exposed": exposed}),
+                entry.score: report(entry.score, seed, {"val_bpb": score, "exposed": exposed, "eval_s": 2.0}),
             },
         )
         for seed, score in scores.items()
@@ -221,7 +221,7 @@ def test_the_command_measures_what_is_missing_and_nothing_else(
             metrics: dict[Stage, dict[str, float]] = {
                 Stage.TRAIN: {"train_s": 30.0, "train_steps": 40.0, "parameters": 7.0},
                 Stage.PACK: {"model_bytes": 1000.0},
-                entry.score: {"val_bpb": score_of(entry.title, seed), "exposed": 0.0},
+                entry.score: {"val_bpb": score_of(entry.title, seed), "exposed": 0.0, "eval_s": 2.0},
             }
             for planned in plan:
                 if store.find(planned.key) is None:
