@@ -128,9 +128,10 @@ def draw_equal_time(name: str, rows: Sequence[Row], house: Row) -> bytes:
         _plain(axes)
         axes.grid(axis="x", color="#e6e8eb", linewidth=0.8)
         axes.set_axisbelow(True)
-    left.set_xlabel("val_bpb (bits per byte), lower is better; the axis doesn't begin at 0")
-    right.set_xlabel("difference to the house (0.001 bits per byte); right of 0 is worse")
-    right.set_title("paired by seed: dots, mean, 95 % CI", fontsize=10, color=INK, loc="left")
+    left.set_xlabel("val_bpb (bits per byte), lower is better")
+    right.set_xlabel("difference to the house (0.001 bits per byte)")
+    left.set_title("mean over seeds; the axis doesn't begin at 0", fontsize=10, color=INK, loc="left")
+    right.set_title("right of 0 is worse; on the same seeds, line: 95 % CI", fontsize=10, color=INK, loc="left")
     _headline(figure, name)
     return _png(figure)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from model.stages import Stage
 from service.spec import SweepSpec
-from sweeps.recipes.naive import STEPS
+from sweeps.recipes.naive import WARMDOWN_FRAC
 
 HOUSE_PARTS = SweepSpec(
     name="house",
@@ -15,7 +15,7 @@ HOUSE_PARTS = SweepSpec(
         (Stage.SLIDING, {"net.smear": None}),
         (Stage.SLIDING, {"net.xsa": None}),
         (Stage.SLIDING, {"net.mlp_mult": 2, "net.mlp_slope": 0.0}),
-        (Stage.SLIDING, {"train.warmdown_frac": 1200 / STEPS, "train.ema_decay": 0.0}),
+        (Stage.SLIDING, {"train.warmdown_frac": WARMDOWN_FRAC, "train.ema_decay": 0.0}),
         (Stage.SLIDING, {"train.optim.muon_row_normalize": False}),
         # On the same weights, then on the same artifacts.
         (Stage.SLIDING, {"pack.matrices": None, "pack.tables": None}),
