@@ -7,6 +7,7 @@ Fields that have no say beside another one are tried with that one changed; thos
 from __future__ import annotations
 
 import importlib
+import itertools
 import typing
 from collections.abc import Callable, Iterator
 from dataclasses import fields, is_dataclass, replace
@@ -204,10 +205,11 @@ def other_values(config: Any, path: str) -> Iterator[Any]:
         yield from (1, 0.7)
 
 
-def changes_something(bench: Bench, config: Any, path: str) -> bool:
+def changes_something(bench: Bench, config: Any, path: str, tries: int | None = None) -> bool:
+    """Whether one of the first ``tries`` other values does, or any."""
     stage = stage_of(path, config)
     plain = bench.plain_result(config, stage)
-    for value in other_values(config, path):
+    for value in itertools.islice(other_values(config, path), tries):
         try:
             changed = overlay(config, {path: value})
         except ValueError:
@@ -253,6 +255,6 @@ def test_what_has_no_say_is_a_field_and_a_dead_field_would_be_found(bench: Bench
     assert NO_SAY.keys() - PATHS.keys() <= {"train.optim.sharing"}
     assert ONLY_WITH.keys() <= PATHS.keys()
     config = small("pr1303_tiny", bench.corpus)
-    assert not changes_something(bench, config, "train.log_every")
-    assert not changes_something(bench, config, "train.optim.head_lr")
+    assert not changes_something(bench, config, "train.log_every", tries=2)
+    assert not changes_something(bench, config, "train.optim.head_lr", tries=2)
     assert changes_something(bench, config, "train.optim.matrix_lr")
