@@ -104,6 +104,38 @@ def draw_seeds(name: str, rows: Sequence[Row]) -> bytes:
     return _png(figure)
 
 
+def draw_equal_time(name: str, rows: Sequence[Row], house: Row) -> bytes:
+    """Bars of the mean score, and how far each is from ``house`` on the same seeds with its 95 % interval: left of it
+    is better. ``rows`` are in the order of the table, ``house`` one of them."""
+    shown = [row for row in rows if row.values]
+    figure = _figure(12.0, 1.75 + 0.36 * len(shown))
+    left, right = figure.subplots(1, 2, sharey=True)
+    reference = Sample(values=house.values)
+    means = [Sample(values=row.values).mean for row in shown]
+    span = (max(means) - min(means)) or 1.0
+    colours = {seed: SEEDS[0] for row in shown for seed in row.values}
+    for place, (row, mean) in enumerate(zip(shown, means, strict=True)):
+        left.barh(place, mean, color=BASE if row.base else BETTER if row is house else SOFT, height=0.62)
+        left.text(mean + 0.01 * span, place, f"{mean:.4f}", va="center", fontsize=8.5, color=INK)
+        paired = Sample(values=row.values).minus(reference)
+        if row is not house and paired.n:
+            _strip(right, place, paired, colours, 1000.0, BETTER if paired.mean < 0 else WORSE)
+    left.set_xlim(min(means) - 0.25 * span, max(means) + 0.2 * span)
+    left.set_yticks(range(len(shown)), [_label(row) for row in shown], fontsize=9)
+    left.set_ylim(len(shown) - 0.5, -0.5)
+    right.axvline(0.0, color=BASE, linewidth=1.0, linestyle=(0, (4, 3)), zorder=1)
+    for axes in (left, right):
+        _plain(axes)
+        axes.grid(axis="x", color="#e6e8eb", linewidth=0.8)
+        axes.set_axisbelow(True)
+    left.set_xlabel("val_bpb (bits per byte), lower is better")
+    right.set_xlabel("difference to the house (0.001 bits per byte)")
+    left.set_title("mean over seeds; the axis doesn't begin at 0", fontsize=10, color=INK, loc="left")
+    right.set_title("right of 0 is worse; on the same seeds, line: 95 % CI", fontsize=10, color=INK, loc="left")
+    _headline(figure, name)
+    return _png(figure)
+
+
 def numeric_axes(rows: Sequence[Row]) -> tuple[str, str] | None:
     """The two paths that the trials vary, where they are exactly two and numbers, and half of the cells that they span
     or more have a trial; the one with fewer values first."""

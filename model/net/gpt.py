@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -46,6 +46,8 @@ class GPTConfig:
     heads: int = 8
     kv_heads: int = 4
     mlp_mult: int = 3
+    mlp_slope: float = 0.5
+    """Of the MLP's leaky ReLU, which is then squared; 0 is relu^2."""
     qk_gain: float = 4.0
     """Start value of the learned gain of each query head."""
     rope_dims: int = 16
@@ -65,6 +67,8 @@ class GPTConfig:
     """The embedding is the head, too; otherwise the head is a matrix of its own that starts at zero."""
     logit_cap: float = 30.0
     embed_std: float = 0.005
+    matrix_init: Literal["orthogonal", "uniform"] = "orthogonal"
+    """How matrices that don't start at zero start: ``uniform`` is torch's own, within 1 / sqrt(inputs)."""
 
     def __post_init__(self) -> None:
         if min(self.vocab_size, self.layers, self.dim, self.heads, self.kv_heads, self.mlp_mult) < 1:
@@ -82,6 +86,11 @@ class GPTConfig:
             raise ValueError(
                 f"net: logit_cap, qk_gain and embed_std must be above 0, "
                 f"got {self.logit_cap}, {self.qk_gain}, {self.embed_std}"
+            )
+        if not 0 <= self.mlp_slope <= 1 or self.matrix_init not in ("orthogonal", "uniform"):
+            raise ValueError(
+                f"net.mlp_slope must be in [0, 1] and net.matrix_init orthogonal or uniform, "
+                f"got {self.mlp_slope} and {self.matrix_init!r}"
             )
         if self.skip_gates is not None and not self.skips:
             raise ValueError(
@@ -128,6 +137,8 @@ class GPT(nn.Module):
         nn.init.normal_(self.embedding, std=config.embed_std)
         self.rope = Rope(config.rope_dims, config.rope_base, config.rope_trained_len)
         self.blocks = nn.ModuleList(build_block(config, layer) for layer in range(config.layers))
+        if config.matrix_init == "uniform":
+            start_uniform(self.blocks)
         self.unet_skips = config.unet_skips
         if config.skips:
             self.skip_scale = nn.Parameter(torch.ones(config.skips, config.dim))
@@ -216,6 +227,15 @@ class GPT(nn.Module):
         return capped_cross_entropy(raw.flatten(0, 1), targets_BT.flatten(), self.logit_cap).mean()
 
 
+@torch.no_grad()
+def start_uniform(blocks: nn.Module) -> None:
+    """Matrices that don't start at zero as torch's own linear layers start: uniform within 1 / sqrt(inputs)."""
+    for module in blocks.modules():
+        if isinstance(module, Linear) and not module.zero_init:
+            bound = module.weight.shape[1] ** -0.5
+            nn.init.uniform_(module.weight, -bound, bound)
+
+
 def build_block(config: GPTConfig, layer: int) -> Block:
     """Layer ``layer`` with its parts; the first layer's values are kept as they are, before anything is added."""
     residual = None if config.value_residual is None else config.value_residual.value_mix(layer, config)
@@ -231,5 +251,5 @@ def build_block(config: GPTConfig, layer: int) -> Block:
     )
     kind = Block if config.parallel is None else config.parallel.block_kind(layer)
     norm_scale = (layer + 1) ** -0.5 if config.ln_scale else 1.0
-    block: Block = kind(attention, Mlp(config.dim, config.mlp_mult), config.dim, norm_scale)
+    block: Block = kind(attention, Mlp(config.dim, config.mlp_mult, config.mlp_slope), config.dim, norm_scale)
     return block

@@ -19,7 +19,7 @@ class Linear(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, *, zero_init: bool = False, gain: float = 1.0) -> None:
         super().__init__()
-        self.rounding = None
+        self.rounding, self.zero_init = None, zero_init
         self.weight = nn.Parameter(torch.empty(outputs, inputs))
         if zero_init:
             nn.init.zeros_(self.weight)

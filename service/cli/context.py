@@ -33,6 +33,7 @@ from service.results import GroupResult
 from service.reuse import check_reuse, reused_stages
 from service.search import known, run_search
 from service.settings import read_settings
+from service.source import ROOT
 from service.space import Range, size
 from service.spec import RunSpec, SweepSpec, parse_changes, parse_seeds
 from service.stages import Planner
@@ -163,13 +164,9 @@ class Commands:
 
     def planned(self, experiment: Experiment, node_usd_per_hour: float | None = None) -> ExperimentPlan:
         """What an experiment needs, costs, and how near it comes to its caps."""
-        spec = experiment.base.spec
 
         def code_bytes() -> int:
-            corpus = next(iter(experiment.base.plans.values()))[0]
-            place = from_home(Path(corpus.corpus))
-            code = bundle(spec.config, corpus=place, corpus_digest=corpus.corpus_digest, threads=spec.gang.threads)
-            return len(wrap(code, READABLE).encode())
+            return code_bytes_of(experiment.base)
 
         store = self.wiring.store()
         with many_objects():
@@ -192,10 +189,11 @@ class Commands:
         """Run what is missing and bring MLflow up to date; results stay in the store whatever MLflow does.
 
         Raises:
-            SpecError: ``budget`` can't pay it.
+            SpecError: ``budget`` can't pay it, or a config's code alone is over its cap.
         """
         store = self.wiring.store()
         experiment = known(experiment, store)
+        check_caps(experiment)
         plan = plan_experiment(experiment, store, self.price(node_usd_per_hour))
         ledger = plan.ledger(parse_budget(budget, plan.price)) if budget else None
         to_run = len(plan.to_run)
@@ -278,6 +276,30 @@ class Commands:
                 if missing:
                     raise RecordError(f"seed {result.seed} has no finished {missing[0]}; run the recipe first")
         return groups
+
+
+def check_caps(experiment: Experiment) -> None:
+    """Refuse a cap on the artifact that no setting of the pack can keep, because the code already breaks it.
+
+    Raises:
+        SpecError: with the config, its cap and its code's size.
+    """
+    source = sum(path.stat().st_size for path in (ROOT / "model").rglob("*.py"))
+    for contender in experiment.contenders:
+        cap = contender.spec.budget.artifact_bytes
+        if cap <= source and cap <= (code := code_bytes_of(contender)):  # a script is less than all of it
+            raise SpecError(
+                f"budget.artifact_bytes={cap:,} of {contender.spec.name}: its code alone takes {code:,} bytes, which "
+                f"leaves none for weights, whatever pack.* says; give it more"
+            )
+
+
+def code_bytes_of(contender: Contender) -> int:
+    """Of the script that a record of ``contender`` has, which counts beside the weights."""
+    spec, first = contender.spec, next(iter(contender.plans.values()))[0]
+    place = from_home(Path(first.corpus))
+    code = bundle(spec.config, corpus=place, corpus_digest=first.corpus_digest, threads=spec.gang.threads)
+    return len(wrap(code, READABLE).encode())
 
 
 def _racing(sweep: SweepSpec, seeds: Sequence[int], race: bool | None, confirm: str | None) -> Racing | None:

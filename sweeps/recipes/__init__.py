@@ -25,5 +25,11 @@ RECIPES = {
     "pr1394_tiny": "sweeps.recipes.pr1394:pr1394_tiny",
     "pr1493": "sweeps.recipes.pr1493:pr1493",
     "pr1493_tiny": "sweeps.recipes.pr1493:pr1493_tiny",
+    "naive": "sweeps.recipes.naive:naive",
+    "naive_tiny": "sweeps.recipes.naive:naive_tiny",
+    "house": "sweeps.recipes.house:house",
+    "house_tiny": "sweeps.recipes.house:house_tiny",
+    "naive_cpu": "sweeps.recipes.naive:naive_cpu",
+    "house_cpu": "sweeps.recipes.house:house_cpu",
 }
 """Name -> ``module:function`` returning a RunSpec."""

@@ -33,9 +33,10 @@ def twin_of(full: RunSpec, name: str) -> RunSpec:
         log_every=6,
         optim=replace(config.train.optim, muon_momentum_warmup_steps=12),
     )
+    overlap = config.score.windows.stride < config.score.windows.seq_len
     score = replace(
         config.score,
-        windows=WindowConfig(seq_len=128, stride=112),
+        windows=WindowConfig(seq_len=128, stride=112 if overlap else 128),
         ttt=_smaller(config.score.ttt),
         slot=_smaller(config.score.slot),
     )
@@ -64,7 +65,8 @@ def _narrow(net: Any) -> Any:
         parts["bigram"] = replace(parts["bigram"], rows=256, width=TABLE_WIDTH)
     if net.value_embedding is not None:
         parts["value_embedding"] = replace(parts["value_embedding"], width=TABLE_WIDTH)
-    return replace(net, layers=LAYERS, **NARROW, **parts)
+    rope_dims = min(net.rope_dims, NARROW["dim"] // NARROW["heads"])
+    return replace(net, layers=LAYERS, rope_dims=rope_dims, **NARROW, **parts)
 
 
 def _smaller(fit: Any) -> Any:

@@ -161,6 +161,38 @@ REFUSED = {
         ],
         r"a grid of 205,379 points",
     ),
+    "a loop outside the layers": (
+        ["run", "small", "--set", "net.recurrence=model.net.recurrence:Recurrence", "--set", "net.recurrence.last=9"],
+        r"net\.recurrence: first and last must be layers, in order, of net\.layers=3 from 0, got 4 and 9",
+    ),
+    "heads that don't divide the width": (
+        ["run", "small", "--set", "net.heads=5"],
+        r"net: heads must divide dim and kv_heads must divide heads, got dim=96, heads=5, kv_heads=1",
+    ),
+    "key-value heads that don't divide the heads": (
+        ["sweep", "rates", "--set", "net.kv_heads=2"],
+        r"kv_heads must divide heads, got dim=96, heads=3, kv_heads=2",
+    ),
+    "a part in layers that aren't there": (
+        ["run", "small", "--set", "net.xsa=model.net.xsa:Xsa"],
+        r"net\.xsa\.last must be 1 to net\.layers=3, got 11",
+    ),
+    "a document's start outside the vocabulary": (
+        ["run", "small", "--set", "net.smear=model.net.smear:SmearGate", "--set", "net.smear.document_start=340"],
+        r"net\.smear\.document_start must be a token of net\.vocab_size=340, got 340",
+    ),
+    "batches of no whole sequence": (
+        ["run", "small", "--set", "train.batch_tokens=1000"],
+        r"train\.batch_tokens=1000 is not a multiple of train\.seq_len=256",
+    ),
+    "windows that leave tokens out": (
+        ["run", "small", "--set", "score.windows.stride=257"],
+        r"score\.windows\.stride must be 1 to seq_len=256, got 257",
+    ),
+    "a cap that the code alone breaks": (
+        ["run", "small", "--set", "budget.artifact_bytes=20000"],
+        r"budget\.artifact_bytes=20,000 of small: its code alone takes [\d,]+ bytes.*whatever pack\.\* says",
+    ),
     "a broken value": (["plan", "small", "--set", "gang.ranks=0"], r"gang\.ranks.* 1 or more, got 0"),
     "a change without a value": (["run", "small", "--set", "train.steps"], r"--set 'train\.steps': write it as PATH"),
     "an axis without values": (["sweep", "rates", "--space", "score.slot.lr="], r"--space .*PATH=V1,V2"),
@@ -390,6 +422,14 @@ def test_the_recipes_are_listed_with_every_setting(caddie: Run) -> None:
     assert (rows["core"]["artifact_cap_bytes"], rows["core"]["gang"]) == (16_000_000, "8 x cuda")
     text = caddie("recipes", recipes=RECIPES).out
     assert all(name in text and f"{row['parameters']:,}" in text for name, row in rows.items())
+
+
+@pytest.mark.parametrize("size", [10, 279, 65_537])
+def test_a_vocabulary_that_no_tokenizer_has_is_refused_before_anything_runs(caddie: Run, home: Path, size: int) -> None:
+    answer = caddie("run", "small", "--set", f"net.vocab_size={size}")
+    assert answer.code == 1
+    assert f"vocab_size {size}: 256 bytes, 4 control ids and some pieces need 280 to 65536" in answer.err
+    assert not (home / "attempts").exists()
 
 
 def test_prepared_data_is_described_by_its_manifest(caddie: Run, home: Path, documents_file: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from service.figures import TALLEST, Band, Row, draw_heat, draw_loss, draw_seeds, numeric_axes
+from service.figures import TALLEST, Band, Row, draw_equal_time, draw_heat, draw_loss, draw_seeds, numeric_axes
 
 BASE = {1: 2.0, 2: 2.1, 3: 2.05}
 
@@ -57,6 +57,10 @@ FIGURES: dict[str, Callable[[], bytes]] = {
     "one seed": lambda: draw_seeds("x", [row("base", {1: 2.0}), row("y", {1: 1.9}, leaks=True)]),
     "no seed of the base": lambda: draw_seeds("x", [row("base", {}), row("y", BASE)]),
     "a dollar sign and a long name": lambda: draw_seeds("$x$", [row("base", BASE), row("$" + "long " * 60, BASE)]),
+    "equal time": lambda: draw_equal_time(
+        "x", [row("base", BASE), (ours := row("y", {1: 1.9, 2: 2.0})), row("z", {})], ours
+    ),
+    "equal time, one seed of one config": lambda: draw_equal_time("x", [ours := row("y", {1: 1.9})], ours),
     "a heat map with a hole": lambda: draw_heat("x", grid((0.1, 1), (0.2, 2), (0.2, 1))),
     "a heat map of equals": lambda: draw_heat(
         "x", [row("base", BASE), *(row(f"{i}", BASE, {"a": i % 2, "b": i // 2}) for i in range(4))]

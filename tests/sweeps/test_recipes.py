@@ -12,6 +12,7 @@ import pytest
 
 from model.codec import decode, encode
 from model.net.gpt import GPTConfig
+from model.net.lanes import TwoLanes
 from model.run import RunConfig
 from model.stages import Stage
 from service.corpus.documents import find_documents
@@ -105,6 +106,8 @@ def weights(net: GPTConfig) -> int:
         added += (net.vocab_size + kv_dim) * parts.value_embedding.width + 1 + parts.value_embedding.last
     if parts.value_residual is not None:
         added += net.layers - 1
+    if isinstance(parts.parallel, TwoLanes):
+        added += 6 * (net.layers - parts.parallel.first)
     return net.vocab_size * net.dim + net.layers * (attention + mlp + scales) + skips + added
 
 

@@ -27,6 +27,7 @@ class Script:
     rope_base: float = 10_000.0
     ntk_from: int = 1024
     ln_scale: bool = True
+    mlp_slope: float = 0.5
     cap: float = 30.0
     order: Sequence[int] = ()
     """The layers as they run; empty is one after the other."""
@@ -127,9 +128,9 @@ def attended(w: Weights, layer: int, x: Tensor, ids: Tensor, first: dict[str, Te
     return y.reshape(B, T, D) @ w[f"{name}.out.weight"].T
 
 
-def fed(w: Weights, layer: int, x: Tensor) -> Tensor:
+def fed(w: Weights, layer: int, x: Tensor, script: Script) -> Tensor:
     up = x @ w[f"blocks.{layer}.mlp.up.weight"].T
-    return torch.where(up > 0, up, 0.5 * up) ** 2 @ w[f"blocks.{layer}.mlp.down.weight"].T
+    return torch.where(up > 0, up, script.mlp_slope * up) ** 2 @ w[f"blocks.{layer}.mlp.down.weight"].T
 
 
 @torch.no_grad()
@@ -157,13 +158,13 @@ def script_logits(w: Weights, ids: Tensor, script: Script) -> Tensor:
         if i >= script.lanes_from:
             lane = x if lane is None else lane
             r, p = w[f"blocks.{i}.keep"], w[f"blocks.{i}.post"]
-            b = s_m * fed(w, i, c * rms(lane))
+            b = s_m * fed(w, i, c * rms(lane), script)
             x, lane = r[0] * x + p[0, 0] * a + p[1, 0] * b, r[1] * lane + p[0, 1] * a + p[1, 1] * b
         elif i >= script.parallel_from:
-            x = x_in + a + s_m * fed(w, i, c * rms(x_in))
+            x = x_in + a + s_m * fed(w, i, c * rms(x_in), script)
         else:
             y = x_in + a
-            x = y + s_m * fed(w, i, c * rms(y))
+            x = y + s_m * fed(w, i, c * rms(y), script)
         if place < encoder:
             stack.append(x)
     x = x if lane is None else (x + lane) / 2

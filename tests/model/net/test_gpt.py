@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from model.net.gpt import GPT, GPTConfig
+from model.net.mlp import Mlp
 
 NetFactory = Callable[..., GPT]
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
@@ -204,3 +205,33 @@ def test_float32_logits_on_cuda_equal_those_on_the_cpu(random_net: NetFactory) -
     expected = net.logits(net.hidden(ids))
     net.to("cuda")
     torch.testing.assert_close(net.logits(net.hidden(ids.cuda())).cpu(), expected, atol=2e-3, rtol=2e-3)
+
+
+def test_matrices_start_as_torch_s_own_linear_layers_where_the_config_says_so() -> None:
+    """Uniform within 1 / sqrt(inputs), as the public repository's default leaves them; what starts at zero stays."""
+    torch.manual_seed(1)
+    net = GPT(GPTConfig(vocab_size=40, layers=2, dim=64, heads=2, kv_heads=1, matrix_init="uniform"))
+    for name, weight in net.blocks.state_dict().items():
+        if name.endswith(("out.weight", "down.weight")):
+            assert not weight.any(), name
+        elif name.endswith(".weight"):
+            reference = torch.nn.Linear(weight.shape[1], weight.shape[0], bias=False).weight.detach()
+            assert weight.abs().max() <= weight.shape[1] ** -0.5, name
+            assert weight.abs().max() == pytest.approx(float(reference.abs().max()), rel=0.02), name
+            assert weight.std() == pytest.approx(float(reference.std()), rel=0.05), name
+    orthogonal = GPT(GPTConfig(vocab_size=40, layers=2, dim=64, heads=2, kv_heads=1)).blocks[0].attention.query.weight
+    torch.testing.assert_close(orthogonal @ orthogonal.T, torch.eye(64), atol=1e-5, rtol=0)
+
+
+def test_an_mlp_of_slope_zero_is_relu_squared() -> None:
+    torch.manual_seed(1)
+    mlp = Mlp(8, 2, slope=0.0)
+    torch.nn.init.normal_(mlp.down.weight)
+    x = torch.randn(5, 8)
+    torch.testing.assert_close(mlp(x), torch.relu(x @ mlp.up.weight.T).square() @ mlp.down.weight.T)
+
+
+@pytest.mark.parametrize("change", [{"mlp_slope": -0.1}, {"mlp_slope": 1.5}, {"matrix_init": "normal"}])
+def test_a_slope_or_a_start_that_there_is_not_is_refused_by_name(change: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=f"net.{next(iter(change))}.*{next(iter(change.values()))}"):
+        GPTConfig(**change)
