@@ -13,7 +13,8 @@ from torch import Tensor
 
 from model.gang import Gang
 from model.job import ARTIFACT, CHECKPOINT, EXPOSURE, Job
-from model.quant.container import CODECS, Codec, read_container, write_container
+from model.quant.codecs import CODECS, Codec
+from model.quant.container import read_container, write_container
 from model.quant.rtn import round_rows, unround_rows
 
 SCALE = "#scale"
