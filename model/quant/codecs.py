@@ -29,7 +29,7 @@ LARGE_NUMEL = 1024
 """Smaller matrices are left to the general codec."""
 SAMPLE_BYTES = 65_536
 """Of a matrix, to see whether it repeats itself, which only a general codec makes use of."""
-WHOLE_BYTES = 262_144
+WHOLE_BYTES = 32_768
 """A body up to here is tried without ANS, too."""
 
 
@@ -67,7 +67,10 @@ def _unbrotli(packed: bytes) -> bytes:
 
 
 def _lzma(body: bytes) -> bytes:
-    return lzma.compress(body, preset=9 | lzma.PRESET_EXTREME)
+    # The window of that preset, 64 MiB, takes a second to set up; a body never needs more than itself.
+    window = min(2**26, max(2**12, len(body)))
+    best = {"id": lzma.FILTER_LZMA2, "preset": 9 | lzma.PRESET_EXTREME, "dict_size": window}
+    return lzma.compress(body, filters=[best])
 
 
 def _zstd(body: bytes) -> bytes:
