@@ -154,7 +154,9 @@ def encode_matrices(matrices: Iterable[Ints]) -> bytes:
         walk(tables, q.shape, write, q)
     coder = stream.stack.AnsCoder()
     for symbols, weights in reversed(jobs):
-        coder.encode_reverse(symbols.astype(np.int32), stream.model.Categorical(weights.astype(np.float64), perfect=False))
+        coder.encode_reverse(
+            symbols.astype(np.int32), stream.model.Categorical(weights.astype(np.float64), perfect=False)
+        )
     return coder.get_compressed().astype("<u4").tobytes()
 
 
