@@ -49,7 +49,11 @@ class Tables:
         kept = slice(128 - top, 129 + top)
         known = self.all[level, kept]
         total = max(int(known.sum()), 1)
-        return 64 * self.own[level, kept] + 64 * min(total, TRUST) * known // total + 1
+        weights = 64 * self.own[level, kept] + 64 * min(total, TRUST) * known // total
+        for _ in range(level // 4 - SMALLEST - 1):  # of large values each is rare, and like its neighbours
+            sides = np.concatenate((weights[:1], weights[:-1])) + np.concatenate((weights[1:], weights[-1:]))
+            weights = (2 * weights + sides) // 4
+        return weights + 1
 
     def note(self, levels: NDArray[np.uint8], values: Ints) -> None:
         """These values of the present matrix have become known."""
