@@ -1,9 +1,9 @@
-"""GPTQ (Frantar et al. 2022, arXiv:2210.17323; openai/parameter-golf #1019, #1135, #1394): a matrix is rounded column by
-column, and the columns that are still to come make up for the error, as the layer's inputs weigh it.
+"""GPTQ (Frantar et al. 2022, arXiv:2210.17323; openai/parameter-golf #1019, #1135, #1394): a matrix is rounded column
+by column, and the columns that are still to come make up for the error, as the layer's inputs weigh it.
 
 H = mean X^T X of the layer's inputs, damped once; columns in the order of falling diagonal ("act order"); U the upper
-Cholesky factor of H^-1; the error of column i, (w_i - q_i) / U_ii, is taken from the later ones along U_i. The row scales
-are those of whatever rounds without it (largest weight, clip search, SDClip).
+Cholesky factor of H^-1; the error of column i, (w_i - q_i) / U_ii, is taken from the later ones along U_i. The row
+scales are those of whatever rounds without it (largest weight, clip search, SDClip).
 """
 
 from __future__ import annotations

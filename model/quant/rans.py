@@ -3,9 +3,9 @@
 What is left to gain over the entropy of single values is that a matrix's columns (and, without SDClip, its rows) have
 sizes of their own: neurons that a down projection hardly uses, dimensions of an embedding. So every row r and column c
 is sent with its size, in eighths of an octave, as exactly as pays, and q[r, c] has the table of the size r + c. Tables
-are counts: of this matrix so far, of those before it (at most ``TRUST`` of them), and at first of a bell curve. They are
-whole numbers, and the curve takes nothing but IEEE's + * /, so that every machine reads what any machine wrote. The
-coder is constriction's (Bamler 2022, arXiv:2201.01741); it is a stack, so what is read first is written last.
+are counts: of this matrix so far, of those before it (at most ``TRUST`` of them), and at first of a bell curve. They
+are whole numbers, and the curve takes nothing but IEEE's + * /, so that every machine reads what any machine wrote.
+The coder is constriction's (Bamler 2022, arXiv:2201.01741); it is a stack, so what is read first is written last.
 """
 
 from __future__ import annotations
@@ -149,7 +149,7 @@ def encode_matrices(matrices: Iterable[Ints]) -> bytes:
     jobs: list[tuple[Ints, Ints]] = []
 
     def write(weights: Ints, count: int, symbols: Ints | None) -> Ints:
-        assert symbols is not None and len(symbols) == count
+        assert symbols is not None
         jobs.append((symbols, weights.copy()))
         return symbols
 

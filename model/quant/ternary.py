@@ -1,7 +1,7 @@
 """Three or five steps a row (openai/parameter-golf #1123): small enough for rANS, whatever ``matrix_bits`` says.
 
-A weight is 0 below t = threshold mean |w| of its row, +-1 above it and, with five steps, +-2 above 2 t; the row's scale is
-then the least squares one, sum w q / sum q^2.
+A weight is 0 below t = threshold mean |w| of its row, +-1 above it and, with five steps, +-2 above 2 t; the row's scale
+is then the least squares one, sum w q / sum q^2.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ from service.notes import ended, grown, note_of
 from service.plan import ExperimentPlan, many_objects, plan_experiment
 from service.ports import Engine
 from service.racing import Racing
-from service.record.bundle import bundle
+from service.record.bundle import bundle, with_code_bytes
 from service.recording import from_home
 from service.results import GroupResult
 from service.reuse import check_reuse, reused_stages
@@ -58,7 +58,11 @@ class Commands:
             raise SpecError(f"no recipe {name!r}; there is {', '.join(sorted(self.recipes))}")
         module, _, function = self.recipes[name].partition(":")
         spec: RunSpec = getattr(importlib.import_module(module), function)()
-        return spec.at(parse_changes(changes or []))
+        spec = spec.at(parse_changes(changes or []))
+        if getattr(spec.config.pack, "fit_to", None) is None:
+            return spec
+        corpus = self.corpus(spec)
+        return with_code_bytes(spec, from_home(corpus.folder), corpus.digest)
 
     def run_of(
         self, spec: RunSpec, changes: Sequence[str] | None, seeds: str, reuse: Sequence[str] | None = None

@@ -19,6 +19,7 @@ from typing import Any
 
 from service.errors import SpecError
 from service.source import ROOT, module_tree, modules_of, reach, strip_docstrings
+from service.spec import RunSpec
 
 ENTRY = "model.run"
 """Defines ``script_main``; with it comes the whole chain of a seed."""
@@ -68,6 +69,19 @@ def bundle(config: Any, *, corpus: str, corpus_digest: str, threads: int, root: 
             f'if __name__ == "__main__":\n    script_main({arguments})\n',
         ]
     )
+
+
+def with_code_bytes(spec: RunSpec, corpus: str, corpus_digest: str) -> RunSpec:
+    """``spec`` with ``pack.code_bytes`` set to what its own script takes, if ``pack.fit_to`` wants to know and nobody has
+    said; and up to 192 bytes more, because a sweep's overlays write longer numbers into it.
+
+    Raises:
+        SpecError: the code alone is larger than the cap; the message has both sizes.
+    """
+    if getattr(spec.config.pack, "fit_to", None) is None or spec.config.pack.code_bytes:
+        return spec
+    code = bundle(spec.config, corpus=corpus, corpus_digest=corpus_digest, threads=spec.gang.threads)
+    return spec.at({"pack.code_bytes": -(-(len(code.encode()) + 64) // 128) * 128})
 
 
 def take_apart(module: str, root: Path) -> Part:

@@ -37,7 +37,7 @@ def sample_bytes(codec: Codec) -> bytes:
 
 
 def unpacked(codec: Codec, packed: bytes) -> bytes:
-    """Without the project's own table; of ``rans`` a body without large matrices, whose flags would follow the header."""
+    """Without the project's own table; of ``rans`` a body without large matrices."""
     if codec == "rans":
         kind, rest_bytes = struct.unpack_from("<BI", packed)
         assert len(packed) == 5 + rest_bytes

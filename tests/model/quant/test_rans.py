@@ -90,7 +90,7 @@ def test_words_that_are_missing_too_many_or_of_other_matrices_are_refused(cut: i
         (words, (40, 60 - cut % 59)),
         (words[:cut], q.shape),
     ):
-        with pytest.raises(ValueError, match="matrices|compressed"):
+        with pytest.raises(ValueError, match=r"matrices|compressed"):
             decode_matrices(wrong, [shape])
 
 
