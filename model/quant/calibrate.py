@@ -59,8 +59,8 @@ def own_rows(net: GPT, count: int, length: int, temperature: float, seed: int, g
 
 
 def hessians_of(net: GPT, rows: Iterable[Tensor], gang: Gang) -> tuple[dict[str, Tensor], int]:
-    """The mean of X^T X (I, I), float32, over the inputs X of each matrix on ids (B, T), by its name; and how many tokens
-    that were. The head's inputs are the final-normed hidden states, also where it is the embedding (#1394)."""
+    """The mean of X^T X (I, I), float32, over the inputs X of each matrix on ids (B, T), by its name; and how many
+    tokens that were. The head's inputs are the final-normed hidden states, also where it is the embedding (#1394)."""
     sums: dict[str, Tensor] = {}
 
     def add(name: str, x: Tensor) -> None:
@@ -87,8 +87,8 @@ def hessians_of(net: GPT, rows: Iterable[Tensor], gang: Gang) -> tuple[dict[str,
 
 
 def loss_curvature(net: GPT, rows: Iterable[tuple[Tensor, Tensor]], gang: Gang) -> dict[str, Tensor]:
-    """How much the loss, in nats per token, minds each weight: the squared gradient of a sequence's mean loss, times its
-    tokens, averaged (the diagonal of the Fisher information); a weight off by e costs about e^2 / 2 times that."""
+    """How much the loss, in nats per token, minds each weight: the squared gradient of a sequence's mean loss, times
+    its tokens, averaged (the diagonal of the Fisher information); a weight off by e costs about e^2 / 2 times that."""
     named = dict(net.named_parameters())
     sums = {name: torch.zeros_like(weight) for name, weight in named.items()}
     count = 0

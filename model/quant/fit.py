@@ -52,7 +52,7 @@ def curvature_of(weights: Mapping[str, Tensor], job: Job, gang: Gang) -> dict[st
     return {name: part.cpu() for name, part in loss_curvature(net_of(weights, job, gang), rows, gang).items()}
 
 
-def fit(
+def fit_to_room(
     matrices: Mapping[str, Tensor],
     curvature: Mapping[str, Tensor],
     pack: Callable[[Settings], dict[str, Tensor]],

@@ -15,7 +15,7 @@ from model.gang import Gang
 from model.job import ARTIFACT, CHECKPOINT, EXPOSURE, Job
 from model.quant.codecs import CODECS, Codec
 from model.quant.container import pack_container, read_container, write_container
-from model.quant.fit import curvature_of, fit
+from model.quant.fit import curvature_of, fit_to_room
 from model.quant.rtn import round_rows, unround_rows
 
 SCALE = "#scale"
@@ -100,7 +100,7 @@ def pack_stage(job: Job, out: Path, gang: Gang) -> dict[str, float]:
         packed = pack_weights(weights, config, hessians)
     else:
         rounded = [name for name, weight in weights.items() if is_rounded(weight, config)]
-        packed, metrics["fit_loss_nats"] = fit(
+        packed, metrics["fit_loss_nats"] = fit_to_room(
             {name: weights[name] for name in rounded},
             {name: curvature[name] for name in rounded},
             lambda settings: pack_weights(weights, config, hessians, settings),

@@ -72,8 +72,8 @@ def bundle(config: Any, *, corpus: str, corpus_digest: str, threads: int, root: 
 
 
 def with_code_bytes(spec: RunSpec, corpus: str, corpus_digest: str) -> RunSpec:
-    """``spec`` with ``pack.code_bytes`` set to what its own script takes, if ``pack.fit_to`` wants to know and nobody has
-    said; and up to 192 bytes more, because a sweep's overlays write longer numbers into it.
+    """``spec`` with ``pack.code_bytes`` set to what its own script takes, if ``pack.fit_to`` wants to know and nobody
+    has said; and up to 192 bytes more, because a sweep's overlays write longer numbers into it.
 
     Raises:
         SpecError: the code alone is larger than the cap; the message has both sizes.

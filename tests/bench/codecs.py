@@ -52,17 +52,15 @@ def compare(checkpoint: Path, each: bool) -> None:
             assert unpack_container(packed).keys() == tensors.keys()
             wall = (middle - started, time.perf_counter() - middle)
             sizes[codec] = len(packed)
-            print(
-                f"  {codec:7s} {len(packed):9,} bytes  {wall[0]:.2f} + {wall[1]:.2f} s, {time.process_time() - cpu:.2f} s CPU"
-            )
+            cpu = time.process_time() - cpu
+            print(f"  {codec:7s} {len(packed):9,} bytes  {wall[0]:.2f} + {wall[1]:.2f} s, {cpu:.2f} s CPU")
         best = min(size for codec, size in sizes.items() if codec not in ("raw", "rans"))
         print(f"  rans against the best of the others: {100 * sizes['rans'] / best - 100:+.2f} %")
         only = {codec: len(pack_container(matrices, codec)) for codec in CODECS if codec != "raw"}
         best = min(size for codec, size in only.items() if codec != "rans")
         ours = len(encode_matrices([t.numpy().astype(np.int64) for t in matrices.values()]))
-        print(
-            f"  integers alone: {100 * ours / best - 100:+.2f} % of the others, {100 * ours / entropy - 100:+.2f} % of entropy"
-        )
+        print(f"  integers alone: {100 * ours / best - 100:+.2f} % against the others,", end=" ")
+        print(f"{100 * ours / entropy - 100:+.2f} % against the entropy")
         if each:
             show_each(matrices)
 
@@ -74,7 +72,9 @@ def show_each(matrices: dict[str, torch.Tensor]) -> None:
         so_far.append(tensor.numpy().astype(np.int64))
         size = len(encode_matrices(so_far))
         gained = 100 * (size - before) / entropy_bytes(tensor) - 100
-        print(f"    {key:40s} {tuple(tensor.shape)!s:14s} {size - before:8,} bytes, {gained:+6.2f} % of its entropy")
+        print(
+            f"    {key:40s} {tuple(tensor.shape)!s:14s} {size - before:8,} bytes, {gained:+6.2f} % against its entropy"
+        )
         before = size
 
 
@@ -97,12 +97,10 @@ def large() -> None:
     found = decode_matrices(words, shapes)
     ended, cpu_ended = time.perf_counter(), time.process_time()
     assert all(np.array_equal(a, b) for a, b in zip(found, matrices, strict=True))
-    print(
-        f"\n{count:,} synthetic integers: {len(words):,} bytes, {100 * len(words) / entropy - 100:+.2f} % of their entropy"
-    )
-    print(
-        f"  encode {middle - started:.1f} s ({cpu_middle - cpu:.1f} CPU), decode {ended - middle:.1f} s ({cpu_ended - cpu_middle:.1f} CPU)"
-    )
+    print(f"\n{count:,} synthetic integers: {len(words):,} bytes,", end=" ")
+    print(f"{100 * len(words) / entropy - 100:+.2f} % against their entropy")
+    print(f"  encode {middle - started:.1f} s ({cpu_middle - cpu:.1f} s CPU),", end=" ")
+    print(f"decode {ended - middle:.1f} s ({cpu_ended - cpu_middle:.1f} s CPU)")
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from model.job import ARTIFACT, CHECKPOINT, Job
 from model.net.gpt import GPT
 from model.quant.calibrate import loss_curvature
 from model.quant.container import pack_container, write_container
-from model.quant.fit import Setting, cheapest, fit, tried_setting
+from model.quant.fit import Setting, cheapest, fit_to_room, tried_setting
 from model.quant.gptq import Gptq
 from model.quant.pack import PackConfig, load_artifact, pack_stage, pack_weights
 from model.quant.sdclip import SdClip
@@ -35,7 +35,7 @@ def fitted(room: int, curvature: dict[str, torch.Tensor] | None = None, codec: A
     """Size, tensors and estimated loss."""
     matrices = some_matrices()
     config = PackConfig(small_numel=0, codec=codec)
-    packed, loss = fit(
+    packed, loss = fit_to_room(
         matrices,
         curvature or {name: torch.ones_like(matrix) for name, matrix in matrices.items()},
         lambda settings: pack_weights(matrices, config, None, settings),

@@ -36,8 +36,9 @@ from model.score.stage import ScoreConfig
 from model.score.windows import WindowConfig
 from model.train import TrainConfig
 from service.errors import SpecError
-from service.record.bundle import bundle, literal
+from service.record.bundle import bundle, literal, with_code_bytes
 from service.source import ROOT
+from service.spec import RunSpec
 
 NET = GPTConfig(vocab_size=320, layers=2, dim=32, heads=2, kv_heads=1, mlp_mult=2, rope_dims=8)
 CONFIG = RunConfig(
@@ -211,3 +212,15 @@ def test_a_value_without_a_literal_is_refused(value: Any) -> None:
 @pytest.mark.parametrize("value", [(), (1,), (1, (2.5, "a'b\n")), [None, True], {"k": (1e-300, -0.0)}, "▁"])
 def test_a_literal_evaluates_to_the_value(value: Any) -> None:
     assert repr(ast.literal_eval(literal(value))) == repr(value)
+
+
+def test_a_fit_to_the_cap_is_told_what_its_own_script_takes() -> None:
+    spec = RunSpec(config=CONFIG)
+    assert with_code_bytes(spec, "~/corpora/tiny", "0123456789abcdef") is spec
+    fitting = spec.at({"pack.fit_to": 16_000_000})
+    told = with_code_bytes(fitting, "~/corpora/tiny", "0123456789abcdef")
+    script = len(bundled(told.config).encode())
+    assert script <= told.config.pack.code_bytes <= script + 192
+    assert with_code_bytes(told, "", "") is told, "what was said stays"
+    with pytest.raises(SpecError, match=r"pack.fit_to=5000 .* pack.code_bytes=\d+"):
+        with_code_bytes(spec.at({"pack.fit_to": 5000}), "", "")
