@@ -99,7 +99,7 @@ def _rans(body: bytes) -> bytes:
 def _joined(header: bytes, parts: list[tuple[bytes, list[int]]], coded: list[bool]) -> bytes:
     flags, rest, matrices = iter(coded), [header, bytes(coded)], []
     for data, shape in parts:
-        if shape and next(flags):
+        if bool(shape) and next(flags):
             matrices.append(np.frombuffer(data, dtype=np.int8).astype(np.int64).reshape(shape))
         else:
             rest.append(data)

@@ -20,7 +20,7 @@ Sizes = NDArray[np.float64]
 Code = Callable[[Ints, int, Ints | None], Ints]
 """(weights of the symbols 0 .., how many come, which ones if that is known) -> which ones."""
 
-STEPS = 8
+SIZE_STEPS = 8
 """Of the sizes of rows and columns, per octave."""
 SIDE = 64
 """Rows and columns are so many steps larger or smaller than their matrix at most."""
@@ -33,7 +33,7 @@ TRUST = 1024
 FIRST_BLOCK, LAST_BLOCK, SIDE_BLOCK = 1024, 131_072, 64
 """Counts are brought up to date after so many values; the blocks of a matrix double."""
 GAIN = 0.01
-"""Bits that a value costs more for each square of a step that its size is off: (ln 2 / STEPS)^2 / ln 2."""
+"""Bits that a value costs more for each square of a step that its size is off: (ln 2 / SIZE_STEPS)^2 / ln 2."""
 
 
 class Tables:
@@ -133,13 +133,15 @@ def sizes_of(q: Ints) -> tuple[Sizes, Sizes]:
         column = np.log2(((2.0**-row).astype(np.float32) @ sizes + 0.25) / (rows * usual))
         middle = float(np.median(column))
         column, usual = column - middle, usual * 2.0**middle
-    return STEPS * row, STEPS * column
+    return SIZE_STEPS * row, SIZE_STEPS * column
 
 
 def base_of(q: Ints, row: Ints, column: Ints) -> Ints:
     """What makes the levels right on average, in steps, as a symbol (1,)."""
-    scaled = (2.0 ** (-row / STEPS)) @ np.abs(q).astype(np.float32) @ (2.0 ** (-column / STEPS))
-    return np.clip(np.rint(STEPS * (SMALLEST + np.log2(scaled / q.size + 1e-6))), 0, 255).astype(np.int64).reshape(1)
+    scaled = (2.0 ** (-row / SIZE_STEPS)) @ np.abs(q).astype(np.float32) @ (2.0 ** (-column / SIZE_STEPS))
+    return (
+        np.clip(np.rint(SIZE_STEPS * (SMALLEST + np.log2(scaled / q.size + 1e-6))), 0, 255).astype(np.int64).reshape(1)
+    )
 
 
 def encode_matrices(matrices: Iterable[Ints]) -> bytes:
