@@ -64,6 +64,8 @@ FIELD_NAMES = {
     "MATRIX_CLIP_SIGMAS": "pack.matrices.sigmas",
     "EMBED_CLIP_SIGMAS": "pack.tables.sigmas",
     "COMPRESSOR": "pack.codec",
+    "GPTQ_CALIBRATION_BATCHES": "pack.gptq.batches",
+    "GPTQ_CALIB_BATCHES": "pack.gptq.batches",
     "EVAL_SEQ_LEN": "score.windows.seq_len",
     "EVAL_STRIDE": "score.windows.stride",
     "PREQUANT_TTT_LR": "adapt.prequant.lr",

@@ -57,10 +57,10 @@ STAGES: Mapping[Stage, StageDef] = MappingProxyType(
             after=(Stage.TRAIN,),
         ),
         Stage.PACK: StageDef(
+            # Net, length and corpus are those of calibration, and decide the checkpoint anyway.
             entry="model.quant.pack:pack_stage",
-            reads=("pack",),
+            reads=("net", "train.seq_len", "pack"),
             after=(Stage.PREQUANT, Stage.TRAIN),
-            corpus=False,
         ),
         Stage.SLIDING: StageDef(
             entry="model.score.stage:score_stage", reads=("net", "score.windows", "score.sliding"), after=(Stage.PACK,)

@@ -31,13 +31,24 @@ from model.optim.parallel_muon import ParallelMuon
 from model.optim.polar import PolarExpress
 from model.optim.swa import Swa
 from model.overlay import field_at
+from model.quant.gptq import Gptq
 from model.quant.qat import LateQat
 from model.quant.sdclip import SdClip
 from service.source import ROOT, reach
 from sweeps.recipes.tiny import tiny
 
 PACKAGES = ("model", "service", "sweeps")
-THIRD_PARTY = {"brotli", "flash_attn", "flash_attn_interface", "numpy", "sentencepiece", "torch", "triton"}
+THIRD_PARTY = {
+    "brotli",
+    "constriction",
+    "flash_attn",
+    "flash_attn_interface",
+    "numpy",
+    "sentencepiece",
+    "torch",
+    "triton",
+    "zstandard",
+}
 """What a gang may import beside the standard library."""
 
 
@@ -181,7 +192,7 @@ def everything_on() -> Any:
     optim = dataclasses.replace(config.train.optim, orthogonaliser=PolarExpress(), sharing=ParallelMuon())
     train = dataclasses.replace(config.train, optim=optim, swa=Swa(), qat=LateQat())
     adapt = AdaptConfig(prequant=Prequant(rule=AdamRule()))
-    pack = dataclasses.replace(config.pack, matrices=SdClip(), tables=SdClip())
+    pack = dataclasses.replace(config.pack, matrices=SdClip(), tables=SdClip(), gptq=Gptq())
     return dataclasses.replace(config, net=net, train=train, adapt=adapt, pack=pack, score=score)
 
 

@@ -10,26 +10,23 @@ percent on 16-bit tensors (as openai/parameter-golf #1394 does with stride 2).
 from __future__ import annotations
 
 import json
-import lzma
 import math
 import os
 import struct
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from model.quant.codecs import CODECS, Codec, compress, decompress
+
 MAGIC = b"CDDE"
 VERSION = 1
 HEAD = struct.Struct("<4sBBIQ")
 
-Codec = Literal["raw", "brotli", "lzma"]
-CODECS: tuple[Codec, ...] = ("raw", "brotli", "lzma")
-"""The byte in the file is the position in this tuple: only ever append."""
 DTYPES = {"int8": torch.int8, "float16": torch.float16, "float32": torch.float32}
 
 
@@ -66,7 +63,7 @@ def pack_container(tensors: Mapping[str, Tensor], codec: Codec) -> bytes:
         parts.append(array.reshape(-1).view(np.uint8).reshape(-1, array.itemsize).T.tobytes())
     header = json.dumps(index, separators=(",", ":")).encode()
     body = b"".join((struct.pack("<I", len(header)), header, *parts))
-    packed = _compressors()[codec](body)
+    packed = compress(codec, body)
     rest = struct.pack("<Q", len(body)) + packed
     kind = bytes((VERSION, CODECS.index(codec)))
     return MAGIC + kind + struct.pack("<I", zlib.crc32(kind + rest)) + rest
@@ -85,7 +82,7 @@ def unpack_container(data: bytes) -> dict[str, Tensor]:
         raise ValueError(f"artifact version {version}, codec {codec}: written by another release")
     if zlib.crc32(data[4:6] + data[10:]) != checksum:
         raise ValueError("damaged artifact: its checksum does not match")
-    body = _decompressors()[CODECS[codec]](data[HEAD.size :])
+    body = decompress(CODECS[codec], data[HEAD.size :])
     if len(body) != body_bytes:
         raise ValueError(f"damaged artifact: {len(body)} bytes unpacked, {body_bytes} promised")
     (header_bytes,) = struct.unpack_from("<I", body)
@@ -98,23 +95,3 @@ def unpack_container(data: bytes) -> dict[str, Tensor]:
         tensors[name] = torch.from_numpy(values)
         at += count * item
     return tensors
-
-
-def _compressors() -> dict[str, Callable[[bytes], bytes]]:
-    return {"raw": bytes, "brotli": _brotli, "lzma": lambda body: lzma.compress(body, preset=9 | lzma.PRESET_EXTREME)}
-
-
-def _decompressors() -> dict[str, Callable[[bytes], bytes]]:
-    return {"raw": bytes, "brotli": _unbrotli, "lzma": lzma.decompress}
-
-
-def _brotli(body: bytes) -> bytes:
-    import brotli  # a machine that only trains may not have it
-
-    return brotli.compress(body, quality=11, lgwin=24)
-
-
-def _unbrotli(packed: bytes) -> bytes:
-    import brotli
-
-    return brotli.decompress(packed)

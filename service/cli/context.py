@@ -25,9 +25,7 @@ from service.notes import confirming, ended, grown, note_of
 from service.plan import ExperimentPlan, many_objects, plan_experiment
 from service.ports import Engine
 from service.racing import Racing
-from service.record.bundle import bundle
-from service.record.evidence import READABLE
-from service.record.wrap import wrap
+from service.record.wrap import shipped, with_code_bytes
 from service.recording import from_home
 from service.results import GroupResult
 from service.reuse import check_reuse, reused_stages
@@ -61,7 +59,11 @@ class Commands:
             raise SpecError(f"no recipe {name!r}; there is {', '.join(sorted(self.recipes))}")
         module, _, function = self.recipes[name].partition(":")
         spec: RunSpec = getattr(importlib.import_module(module), function)()
-        return spec.at(parse_changes(changes or []))
+        spec = spec.at(parse_changes(changes or []))
+        if getattr(spec.config.pack, "fit_to", None) is None:
+            return spec
+        corpus = self.corpus(spec)
+        return with_code_bytes(spec, from_home(corpus.folder), corpus.digest)
 
     def run_of(
         self, spec: RunSpec, changes: Sequence[str] | None, seeds: str, reuse: Sequence[str] | None = None
@@ -297,9 +299,7 @@ def check_caps(experiment: Experiment) -> None:
 def code_bytes_of(contender: Contender) -> int:
     """Of the script that a record of ``contender`` has, which counts beside the weights."""
     spec, first = contender.spec, next(iter(contender.plans.values()))[0]
-    place = from_home(Path(first.corpus))
-    code = bundle(spec.config, corpus=place, corpus_digest=first.corpus_digest, threads=spec.gang.threads)
-    return len(wrap(code, READABLE).encode())
+    return len(shipped(spec, from_home(Path(first.corpus)), first.corpus_digest)[1])
 
 
 def _racing(sweep: SweepSpec, seeds: Sequence[int], race: bool | None, confirm: str | None) -> Racing | None:

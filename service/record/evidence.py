@@ -19,8 +19,6 @@ from service.record.logs import LABELS, SeedLog, read_log
 from service.spec import Budget
 
 CODE, SUBMISSION, README, REPORTS, FIGURE = "train_gpt.py", "submission.json", "README.md", "reports.json", "figure.png"
-READABLE = "train_gpt_readable.py"
-"""The program that is packed in ``CODE``."""
 REQUIREMENTS = "requirements.txt"
 LOG_NAME = re.compile(r"train_seed(0|[1-9]\d{0,18})\.log")
 T = TypeVar("T")

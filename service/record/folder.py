@@ -24,14 +24,12 @@ from service.audit import read_audit
 from service.errors import RecordError
 from service.faults import Point, fault
 from service.ports import StageStore
-from service.record.bundle import bundle
 from service.record.checks import broken
 from service.record.contents import Record, record_facts, reports_of
 from service.record.evidence import (
     CODE,
     FIGURE,
     LOG_NAME,
-    READABLE,
     README,
     REPORTS,
     REQUIREMENTS,
@@ -44,7 +42,7 @@ from service.record.logs import LABELS, seed_log, size_lines
 from service.record.readme import readme_of
 from service.record.submission import submission_of
 from service.record.verify import verify
-from service.record.wrap import wrap
+from service.record.wrap import READABLE, shipped
 from service.results import GroupResult, SeedResult, SeedStatus
 from service.source import ROOT
 from service.stages import PlannedStage
@@ -83,9 +81,7 @@ def gather(
     """
     check_seeds(group)
     spec, corpus_digest = group.spec, next(iter(group.seeds.values())).plan[0].corpus_digest
-    threads = spec.gang.threads
-    readable = bundle(spec.config, corpus=corpus_folder, corpus_digest=corpus_digest, threads=threads, root=root)
-    code = wrap(readable, READABLE)
+    readable, code = shipped(spec, corpus_folder, corpus_digest, root)
     record = Record(
         name=name,
         author=author,

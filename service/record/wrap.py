@@ -5,9 +5,16 @@ from __future__ import annotations
 
 import base64
 import lzma
+from pathlib import Path
 
 from python_minifier import RemoveAnnotationsOptions, minify
 
+from service.record.bundle import bundle
+from service.source import ROOT
+from service.spec import RunSpec
+
+READABLE = "train_gpt_readable.py"
+"""The program as it was before it was packed, beside it."""
 NAME = "train_gpt_packed"
 """What tracebacks call the unpacked source."""
 
@@ -24,9 +31,32 @@ _FILTER = {"id": lzma.FILTER_LZMA1, "preset": 9 | lzma.PRESET_EXTREME, "lc": 4, 
 """Bytes of text depend on the high bits of the byte before, and not on their place."""
 
 
-def wrap(code: str, readable: str) -> str:
-    """The script that does what ``code`` does, which lies beside it as the file ``readable``. The same code gives the
-    same bytes."""
+def shipped(spec: RunSpec, corpus: str, corpus_digest: str, root: Path = ROOT) -> tuple[str, str]:
+    """The script of ``spec`` as :func:`service.record.bundle.bundle` makes it, and as it ships.
+
+    Raises:
+        SpecError: it can't be bundled.
+    """
+    code = bundle(spec.config, corpus=corpus, corpus_digest=corpus_digest, threads=spec.gang.threads, root=root)
+    return code, wrap(code)
+
+
+def with_code_bytes(spec: RunSpec, corpus: str, corpus_digest: str) -> RunSpec:
+    """``spec`` with ``pack.code_bytes`` set to what its own script takes, if ``pack.fit_to`` wants to know and nobody
+    has said; and up to 384 bytes more, because a sweep's overlays write longer numbers into it.
+
+    Raises:
+        SpecError: the code alone is larger than the cap; the message has both sizes.
+    """
+    if getattr(spec.config.pack, "fit_to", None) is None or spec.config.pack.code_bytes:
+        return spec
+    size = len(shipped(spec, corpus, corpus_digest)[1])
+    return spec.at({"pack.code_bytes": -(-(size + 256) // 128) * 128})
+
+
+def wrap(code: str) -> str:
+    """The script that does what ``code`` does, which lies beside it as :data:`READABLE`. The same code gives the same
+    bytes; all of them are ASCII."""
     # Annotations of arguments stay: Triton reads those of its kernels. Names of classes stay: messages have them.
     kept = RemoveAnnotationsOptions(
         remove_variable_annotations=True,
@@ -36,4 +66,4 @@ def wrap(code: str, readable: str) -> str:
     )
     small = minify(code, remove_annotations=kept, hoist_literals=False, remove_literal_statements=True)
     packed = lzma.compress(small.encode(), format=lzma.FORMAT_ALONE, filters=[_FILTER])
-    return LOADER.format(readable=readable, packed=base64.b85encode(packed).decode(), name=NAME)
+    return LOADER.format(readable=READABLE, packed=base64.b85encode(packed).decode(), name=NAME)

@@ -12,6 +12,7 @@ from model.net.skip_gates import SkipGates
 from model.net.smear import SmearGate
 from model.net.xsa import Xsa
 from model.optim.parallel_muon import ParallelMuon
+from model.quant.gptq import Gptq
 from model.quant.pack import PackConfig
 from model.quant.sdclip import SdClip
 from service.spec import RunSpec
@@ -25,7 +26,7 @@ def pr1423() -> RunSpec:
     Its title, README and submission.json name depth recurrence and MuonEq-R; neither is in the file, and
     :func:`pr1423_as_claimed` has them. **It leaks**: six epochs of AdamW on the validation split before packing, 1.0791
     bits per byte. It asks for two frozen blocks, which in a banked model freezes 4,112 small weights: none here. SWA is
-    collected and not applied. Its GPTQ is missing here, its "SDClip" has the floor of the older scripts as there.
+    collected and not applied. Its GPTQ damps twice, on 256 train batches; its "SDClip" has the older scripts' floor.
     """
     spec = core()
     config = spec.config
@@ -40,7 +41,11 @@ def pr1423() -> RunSpec:
             ),
             train=replace(config.train, warmdown_frac=0.667, optim=optim),
             adapt=AdaptConfig(prequant=Prequant(lr=0.0005, epochs=6, freeze_blocks=0)),
-            pack=PackConfig(matrices=SdClip(floor=1.0), tables=SdClip(sigmas=20.0, floor=1.0)),
+            pack=PackConfig(
+                matrices=SdClip(floor=1.0),
+                tables=SdClip(sigmas=20.0, floor=1.0),
+                gptq=Gptq(batches=256, damping=0.0201),
+            ),
             score=replace(config.score, slot=None),
         ),
         notes="#1423 as coded: leaks, trained on the validation split; no recurrence, no MuonEq-R",

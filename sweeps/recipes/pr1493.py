@@ -16,7 +16,7 @@ def pr1493() -> RunSpec:
     """Layers 3 to 5 looped from 0.35 of the clock on, parallel residuals from layer 7, QK gain 5.25, score-first SGD:
     35,944,536 parameters.
 
-    Honest: each chunk is scored before it is learned from. GPTQ is missing, as :func:`pr1394` says.
+    Honest: each chunk is scored before it is learned from. GPTQ as in :func:`pr1394`.
     """
     spec = pr1394()
     config = spec.config
@@ -39,7 +39,7 @@ def pr1493() -> RunSpec:
             ),
             score=replace(config.score, ttt=Ttt()),
         ),
-        notes="#1493 without its GPTQ",
+        notes="#1493 as coded",
     )
 
 

@@ -49,7 +49,7 @@ def twin_of(full: RunSpec, name: str) -> RunSpec:
             net=_narrow(config.net),
             train=train,
             adapt=replace(config.adapt, prequant=_smaller(config.adapt.prequant)),
-            pack=replace(config.pack, small_numel=1024),
+            pack=replace(config.pack, small_numel=1024, gptq=_smaller(config.pack.gptq)),
             score=score,
         ),
         gang=GangShape(ranks=1, threads=1, device="cpu"),
@@ -73,7 +73,7 @@ def _smaller(fit: Any) -> Any:
     """What is fitted on validation text, and what runs before it or inside it, over shorter stretches."""
     if fit is None:
         return None
-    small = {"epochs": 1, "chunk_tokens": 16_384, "batch_seqs": 64, "micro_seqs": 16, "steps": 4}
+    small = {"epochs": 1, "chunk_tokens": 16_384, "batch_seqs": 64, "micro_seqs": 16, "steps": 4, "batches": 4}
     changes: dict[str, Any] = {
         name: min(most, getattr(fit, name)) for name, most in small.items() if hasattr(fit, name)
     }

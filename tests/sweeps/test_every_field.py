@@ -51,6 +51,14 @@ ONLY_WITH: dict[str, dict[str, Any]] = {
     "train.warmdown_frac": {"train.warmdown_steps": 0, "train.warmdown_frac": 0.4},
     "train.order_seed": {"train.order": "shuffled"},
     "train.optim.head_lr": {"net.tie_embeddings": False},
+    "pack.code_bytes": {
+        "net.dim": 48,
+        "net.layers": 2,
+        "pack.codec": "zstd",
+        "pack.fit_to": 60_000,
+        "pack.code_bytes": 20_000,
+    },
+    "pack.gptq.temperature": {"pack.gptq.calibration": "self"},
     "pack.tables.quantile": {"pack.tables.floor": 0.0},
     "train.optim.projections": {"net.bigram": BigramHash(rows=40, width=4)},
     **{

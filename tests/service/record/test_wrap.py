@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from service.errors import SpecError
 from service.record.bundle import bundle
-from service.record.wrap import wrap
+from service.record.wrap import shipped, with_code_bytes, wrap
 from service.source import ROOT
 from sweeps.recipes.pr1303 import pr1303
 from sweeps.recipes.pr1493 import pr1493
@@ -56,7 +57,7 @@ def run(path: Path) -> tuple[str, str]:
 
 def test_a_packed_script_says_and_raises_what_the_readable_one_does(tmp_path: Path) -> None:
     readable, packed = tmp_path / "a" / "train_gpt.py", tmp_path / "b" / "train_gpt.py"
-    for path, text in ((readable, SCRIPT), (packed, wrap(SCRIPT, "readable.py"))):
+    for path, text in ((readable, SCRIPT), (packed, wrap(SCRIPT))):
         path.parent.mkdir()
         path.write_text(text, encoding="utf-8")
     assert run(packed) == run(readable)
@@ -67,9 +68,9 @@ def test_a_packed_script_says_and_raises_what_the_readable_one_does(tmp_path: Pa
 @pytest.mark.parametrize("recipe", [tiny, pr1303, pr1493])
 def test_a_recipe_s_script_packs_to_a_third_and_to_the_same_bytes_in_every_process(recipe) -> None:  # type: ignore[no-untyped-def]
     code = bundle(recipe().config, corpus="~/corpora/x", corpus_digest="0" * 16, threads=1)
-    packed = wrap(code, "readable.py")
+    packed = wrap(code)
     assert 3 * len(packed) < len(code.encode())
-    script = "import sys; from service.record.wrap import wrap; sys.stdout.write(wrap(sys.stdin.read(), 'readable.py'))"
+    script = "import sys; from service.record.wrap import wrap; sys.stdout.write(wrap(sys.stdin.read()))"
     other = subprocess.run(
         [sys.executable, "-c", script],
         input=code,
@@ -82,3 +83,15 @@ def test_a_recipe_s_script_packs_to_a_third_and_to_the_same_bytes_in_every_proce
     assert other.stdout == packed
     assert packed.isascii()
     ast.parse(packed)
+
+
+def test_a_fit_to_the_cap_is_told_what_its_own_script_takes() -> None:
+    spec = tiny()
+    assert with_code_bytes(spec, "~/corpora/tiny", "0123456789abcdef") is spec
+    fitting = spec.at({"pack.fit_to": 16_000_000})
+    told = with_code_bytes(fitting, "~/corpora/tiny", "0123456789abcdef")
+    script = len(shipped(told, "~/corpora/tiny", "0123456789abcdef")[1])
+    assert script <= told.config.pack.code_bytes <= script + 384
+    assert with_code_bytes(told, "", "") is told, "what was said stays"
+    with pytest.raises(SpecError, match=r"pack.fit_to=5000 .* pack.code_bytes=\d+"):
+        with_code_bytes(spec.at({"pack.fit_to": 5000}), "", "")
