@@ -75,7 +75,7 @@ def fit_to_room(
             "allow more, or take a smaller network"
         )
     beside = coarsest - sum(rows[-1].size_bytes for rows in tried.values())
-    chosen = cheapest(tried, room_bytes * AIM - beside)
+    chosen, finest = cheapest(tried, room_bytes * AIM - beside), cheapest(tried, math.inf)
     best: dict[str, Tensor] | None = None
     low, high, factor, most = -math.inf, math.inf, 1.0, 0
     for attempt in range(TRIES):
@@ -84,7 +84,7 @@ def fit_to_room(
         log(f"fit:{attempt + 1} model:{size} room:{room_bytes} steps:x{factor:.5f}")
         if size <= room_bytes and size > most:
             best, most = packed, size
-        if FILLED * room_bytes <= size <= room_bytes or (size < room_bytes and is_best(chosen, tried)):
+        if FILLED * room_bytes <= size <= room_bytes or (size < room_bytes and chosen == finest):
             break
         # A step's logarithm, in octaves, is what each weight's entropy gives up.
         octaves = math.log2(factor)
@@ -137,8 +137,3 @@ def as_rounding(bits: int, step_sd: float) -> SdClip:
 def as_settings(chosen: Mapping[str, Setting], factor: float = 1.0) -> Settings:
     """Bits and rounding of each matrix, its steps times ``factor``."""
     return {name: (one.bits, as_rounding(one.bits, one.step_sd * factor)) for name, one in chosen.items()}
-
-
-def is_best(chosen: Mapping[str, Setting], tried: Mapping[str, list[Setting]]) -> bool:
-    """Whether more bytes would gain nothing."""
-    return all(chosen[name].loss_nats <= min(row.loss_nats for row in rows) for name, rows in tried.items())

@@ -15,6 +15,7 @@ from model.net.xsa import Xsa
 from model.optim.groups import OptimConfig
 from model.optim.parallel_muon import ParallelMuon
 from model.optim.polar import PolarExpress
+from model.quant.gptq import Gptq
 from model.quant.pack import PackConfig
 from model.quant.sdclip import SdClip
 from model.score.windows import WindowConfig
@@ -23,19 +24,22 @@ from sweeps.recipes.naive import naive_cpu
 from sweeps.recipes.pr1493 import pr1493
 from sweeps.recipes.twins import twin_of
 
-PACK = PackConfig(matrices=SdClip(), embed_bits=7, tables=SdClip(sigmas=15.0))
+PACK = PackConfig(gptq=Gptq(), fit_to=16_000_000, codec="rans")
 """How its weights are packed, in one place; below, at the size for CPUs."""
-PACK_CPU = PackConfig(matrices=SdClip(sigmas=8.0), tables=SdClip(sigmas=20.0), small_numel=4096)
+PACK_CPU = PackConfig(
+    matrices=SdClip(sigmas=8.0), tables=SdClip(sigmas=20.0), gptq=Gptq(), small_numel=4096, codec="rans"
+)
 
 
 def house() -> RunSpec:
     """#1493 and what later records gained in the same ways, all of it honest: 35,945,066 parameters.
 
     From #1394 and #1493: SP8192, MLP 4x, gated skips, XSA, layers 3 to 5 looped twice more from 0.35 of the clock, QK
-    gain 5.25, MuonEq-R, SDClip, and test-time training that learns from a chunk once it is scored. From #1514: Muon's
+    gain 5.25, MuonEq-R, GPTQ, and test-time training that learns from a chunk once it is scored. From #1514: Muon's
     momentum of 0.97. From #1529: attention and MLP on two lanes from layer 8. From #1344 and #1855: Polar Express.
     From #1851: SmearGate that ends at documents. From the record of 2026-04-23: a rate of 0.026, a warmdown over 0.75
-    to 0.1, int7 tables at 15 sigmas. Muon's work is shared (#399, #1135). Never measured at this size.
+    to 0.1. Muon's work is shared (#399, #1135). Bits and steps are chosen to fill the cap (:mod:`model.quant.fit`),
+    coded by rANS (#1123). Never measured at this size.
     """
     spec = pr1493()
     config = spec.config
@@ -70,8 +74,8 @@ def house_cpu() -> RunSpec:
     As deep and wide as ``naive_cpu``, on the same batches, under the same clock and cap. Beside a larger MLP
     (#493), partial RoPE and LN scale (#315): a hash embedding (#162), SmearGate (#65, #1851), value embeddings (#374),
     XSA (#478), MuonEq-R (#1217), a warmdown over most of the clock to 0 (#1394), EMA (#401), clipped gradients, int6
-    with SDClip (#1394), windows that overlap, and score-first test-time training (#1413) by AdamW. Depth recurrence,
-    which costs steps here, value residuals and two lanes are left out.
+    with SDClip and GPTQ (#1394), rANS (#1123), windows that overlap, and score-first test-time training (#1413)
+    by AdamW. Depth recurrence, which costs steps here, value residuals and two lanes are left out.
     """
     spec = naive_cpu()
     config = spec.config

@@ -71,6 +71,15 @@ def test_bytes_go_where_the_loss_minds() -> None:
     assert loss > 0
 
 
+def test_more_room_than_the_finest_steps_need_is_left_also_where_the_loss_does_not_mind_a_matrix() -> None:
+    curvature = {name: torch.full((96, 128), value) for name, value in zip("abc", (0.0, 1e-9, 1.0), strict=True)}
+    packed, tensors, _ = fitted(16_000_000, curvature)
+    assert packed < 96 * 128 * 3
+    matrices = some_matrices()
+    steps = {name: float(tensors[name + "#scale"].float().mean() / matrices[name].std()) for name in "abc"}
+    assert steps["c"] < 0.06 < steps["a"]
+
+
 def test_settings_are_the_best_of_all_at_their_size() -> None:
     """Against all combinations, at the sizes that a price of a byte leads to."""
     random = torch.Generator().manual_seed(3)
