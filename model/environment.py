@@ -65,7 +65,6 @@ FIELD_NAMES = {
     "EMBED_CLIP_SIGMAS": "pack.tables.sigmas",
     "COMPRESSOR": "pack.codec",
     "GPTQ_CALIBRATION_BATCHES": "pack.gptq.batches",
-    "GPTQ_CALIB_BATCHES": "pack.gptq.batches",
     "EVAL_SEQ_LEN": "score.windows.seq_len",
     "EVAL_STRIDE": "score.windows.stride",
     "PREQUANT_TTT_LR": "adapt.prequant.lr",

@@ -19,10 +19,7 @@ from torch import Tensor
 from model.gang import Gang
 from model.job import Job
 from model.quant.calibrate import loss_curvature, net_of, train_rows
-from model.quant.rtn import unround_rows
-from model.quant.sdclip import SdClip
-
-Settings = dict[str, tuple[int, SdClip]]
+from model.quant.rtn import clipped, unround_rows
 
 STEPS_OF_SD = tuple(0.048 * 2 ** (i / 3) for i in range(16))
 """Tried steps, 0.048 to 1.5 standard deviations of a row: about 6.4 to 1.5 bits of entropy a weight."""
@@ -34,6 +31,21 @@ AIM = 0.9995
 TRIES = 10
 CURVATURE_BATCHES, CURVATURE_SEQS = 4, 8
 """Of train sequences that the curvature is taken on."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SdSteps:
+    """SDClip (:mod:`model.quant.sdclip`), named by its step."""
+
+    step_sd: float
+
+    def round(self, weight_OI: Tensor, bits: int) -> tuple[Tensor, Tensor]:
+        """Integers int8 (O, I) and scales float16 (O,)."""
+        return clipped(weight_OI, self.step_sd * (2 ** (bits - 1) - 1) * weight_OI.float().std(dim=1), 0.0, bits)
+
+
+Settings = dict[str, tuple[int, SdSteps]]
+"""Bits and rounding of each matrix."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -99,7 +111,7 @@ def fit_to_room(
 def tried_setting(weight_OI: Tensor, curvature_OI: Tensor, step_sd: float) -> Setting:
     """Round one matrix and count."""
     bits = next((b for b in range(3, 8) if (2 ** (b - 1) - 1) * step_sd >= REACH_SD), 8)
-    q, scale = as_rounding(bits, step_sd).round(weight_OI, bits)
+    q, scale = SdSteps(step_sd=step_sd).round(weight_OI, bits)
     counts = torch.bincount(q.flatten().int() + 128).double()
     share = counts[counts > 0] / q.numel()
     errors = (weight_OI - unround_rows(q, scale)).square() * curvature_OI
@@ -129,11 +141,6 @@ def cheapest(tried: Mapping[str, list[Setting]], room_bytes: float) -> dict[str,
     return at(2.0**high)
 
 
-def as_rounding(bits: int, step_sd: float) -> SdClip:
-    """SDClip with steps of so many standard deviations."""
-    return SdClip(sigmas=step_sd * (2 ** (bits - 1) - 1))
-
-
 def as_settings(chosen: Mapping[str, Setting], factor: float = 1.0) -> Settings:
     """Bits and rounding of each matrix, its steps times ``factor``."""
-    return {name: (one.bits, as_rounding(one.bits, one.step_sd * factor)) for name, one in chosen.items()}
+    return {name: (one.bits, SdSteps(step_sd=one.step_sd * factor)) for name, one in chosen.items()}

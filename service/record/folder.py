@@ -166,11 +166,16 @@ def check_rules(record: Record) -> None:
         raise RecordError(f"this is no record: {'; '.join(rules)}. As a non-record it can be assembled")
 
 
-def requirements(code: str, torch: str) -> str:
+CODEC_PACKAGES = {"brotli": {"brotli"}, "zstd": {"zstandard"}, "rans": {"constriction", "brotli", "zstandard"}}
+"""What a codec needs; rANS leaves the rest of an artifact to the best of the others."""
+
+
+def requirements(code: str, torch: str, codec: str) -> str:
     """``requirements.txt``: what the script imports beyond Python's own, torch at the version that ran.
 
-    What is imported under ``try`` is optional and left out.
+    What is imported under ``try`` is optional and left out, and so is what only other codecs than ``codec`` need.
     """
+    unused = set().union(*CODEC_PACKAGES.values()) - CODEC_PACKAGES.get(codec, set())
     tree = ast.parse(code)
     optional = {id(node) for block in ast.walk(tree) if isinstance(block, ast.Try) for node in ast.walk(block)}
     names: set[str] = set()
@@ -180,14 +185,18 @@ def requirements(code: str, torch: str) -> str:
         elif isinstance(node, ast.ImportFrom) and node.module and id(node) not in optional:
             names.add(node.module.split(".")[0])
     pins = {"torch": f"torch=={torch.partition('+')[0]}"} if torch else {}
-    return "".join(f"{pins.get(name, name)}\n" for name in sorted(names - sys.stdlib_module_names - {"__future__"}))
+    return "".join(
+        f"{pins.get(name, name)}\n" for name in sorted(names - sys.stdlib_module_names - {"__future__"} - unused)
+    )
 
 
 def _write(record: Record, folder: Path) -> None:
     facts = record_facts(record)
     versions = {seed.torch for seed in facts.seeds}
     texts = {CODE: record.code, READABLE: record.readable}
-    texts[REQUIREMENTS] = requirements(record.readable, versions.pop() if len(versions) == 1 else "")
+    texts[REQUIREMENTS] = requirements(
+        record.readable, versions.pop() if len(versions) == 1 else "", record.group.spec.config.pack.codec
+    )
     texts[AUDIT_FILE] = record.audit
     texts |= {log_name(seed): record.logs[seed] for seed in record.group.seeds}
     for name, text in texts.items():

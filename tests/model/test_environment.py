@@ -19,6 +19,7 @@ from model.net.xsa import Xsa
 from model.optim.groups import OptimConfig
 from model.optim.swa import Swa
 from model.overlay import field_at
+from model.quant.gptq import Gptq
 from model.quant.pack import PackConfig
 from model.quant.qat import LateQat
 from model.quant.sdclip import SdClip
@@ -39,7 +40,7 @@ FULL = RunConfig(
     ),
     adapt=AdaptConfig(prequant=Prequant()),
     train=TrainConfig(optim=OptimConfig(embed_wd=0.1), warmdown_steps=10, qat=LateQat(), swa=Swa(every=10, below=0.5)),
-    pack=PackConfig(matrices=SdClip(), tables=SdClip(sigmas=20.0)),
+    pack=PackConfig(matrices=SdClip(), tables=SdClip(sigmas=20.0), gptq=Gptq()),
     score=ScoreConfig(sliding=Sliding(), ttt=Ttt(), slot=Slot()),
 )
 

@@ -486,7 +486,7 @@ def test_a_finished_sweep_compares_its_configs_in_pairs(
     base = [measured(plan_seed(small(), seed, small_corpus)[2]) for seed in SEEDS]
     for overlay in RATES.grid():
         trial = [measured(plan_seed(small().at(overlay), seed, small_corpus)[3]) for seed in SEEDS]
-        (row,) = (line for line in answer.out.splitlines() if f"lr={overlay['score.slot.lr']}" in line)
+        (row,) = (line for line in answer.out.splitlines() if line.startswith(f"│ lr={overlay['score.slot.lr']} "))
         assert f"{np.mean(trial):.4f} ± {np.std(trial, ddof=1):.4f}" in row
         assert f"{np.mean(np.subtract(trial, base)):+.4f}" in row
         assert "2/2" in row

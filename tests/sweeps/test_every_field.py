@@ -58,7 +58,9 @@ ONLY_WITH: dict[str, dict[str, Any]] = {
         "pack.fit_to": 60_000,
         "pack.code_bytes": 20_000,
     },
+    "pack.fit_to": {"pack.fit_to": 40_000, "pack.code_bytes": 10_000},
     "pack.gptq.temperature": {"pack.gptq.calibration": "self"},
+    "pack.matrices.quantile": {"pack.matrices.floor": 0.0},
     "pack.tables.quantile": {"pack.tables.floor": 0.0},
     "train.optim.projections": {"net.bigram": BigramHash(rows=40, width=4)},
     **{

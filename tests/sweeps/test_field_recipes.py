@@ -177,7 +177,7 @@ TECHNIQUES = {
     "LateQat": (),
     "ClipSearch": ("pr1303", "pr1313", "pr1488", "pr1176", "naive"),  # in one file with the quantiles of naive
     "Gptq": ("pr1423", "pr1423_as_claimed", "pr1394", "pr1493", "house"),
-    "SdClip": ("pr1423", "pr1423_as_claimed", "pr1394", "pr1493", "house"),  # a fit takes its steps
+    "SdClip": ("pr1423", "pr1423_as_claimed", "pr1394", "pr1493"),
     "Ttt": ("pr1176", "pr1493", "house"),
     "Prequant": ("pr1488", "pr1423", "pr1423_as_claimed"),
 }
