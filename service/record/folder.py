@@ -168,6 +168,8 @@ def check_rules(record: Record) -> None:
 
 CODEC_PACKAGES = {"brotli": {"brotli"}, "zstd": {"zstandard"}, "rans": {"constriction", "brotli", "zstandard"}}
 """What a codec needs; rANS leaves the rest of an artifact to the best of the others."""
+WHERE_INSTALLED = {"flash_attn", "flash_attn_interface"}
+"""Imported where they are there only."""
 
 
 def requirements(code: str, torch: str, codec: str) -> str:
@@ -175,7 +177,7 @@ def requirements(code: str, torch: str, codec: str) -> str:
 
     What is imported under ``try`` is optional and left out, and so is what only other codecs than ``codec`` need.
     """
-    unused = set().union(*CODEC_PACKAGES.values()) - CODEC_PACKAGES.get(codec, set())
+    unused = set().union(WHERE_INSTALLED, *CODEC_PACKAGES.values()) - CODEC_PACKAGES.get(codec, set())
     tree = ast.parse(code)
     optional = {id(node) for block in ast.walk(tree) if isinstance(block, ast.Try) for node in ast.walk(block)}
     names: set[str] = set()
@@ -185,9 +187,8 @@ def requirements(code: str, torch: str, codec: str) -> str:
         elif isinstance(node, ast.ImportFrom) and node.module and id(node) not in optional:
             names.add(node.module.split(".")[0])
     pins = {"torch": f"torch=={torch.partition('+')[0]}"} if torch else {}
-    return "".join(
-        f"{pins.get(name, name)}\n" for name in sorted(names - sys.stdlib_module_names - {"__future__"} - unused)
-    )
+    needed = names - sys.stdlib_module_names - {"__future__"} - unused
+    return "".join(f"{pins.get(name, name)}\n" for name in sorted(needed))
 
 
 def _write(record: Record, folder: Path) -> None:
