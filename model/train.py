@@ -20,7 +20,7 @@ from model.data.prefetch import BatchAt, prefetched
 from model.data.shards import open_corpus
 from model.gang import Gang
 from model.job import CHECKPOINT, CURVE, Job
-from model.net.attention import attention_kernel
+from model.net.attention import attention_kernel, whole_graph
 from model.net.gpt import GPT
 from model.net.linear import Linear
 from model.optim.ema import Ema
@@ -202,7 +202,7 @@ def fit(net: GPT, batches: Batches, config: TrainConfig, gang: Gang) -> tuple[li
 def train_on(net: GPT, batch_at: BatchAt, config: TrainConfig, gang: Gang) -> tuple[list[float], float]:
     """:func:`fit` on the batches that ``batch_at`` gives."""
     optimisers = build_optimisers(net, config.optim)
-    loss_of = torch.compile(net.loss, dynamic=False, fullgraph=True) if gang.device.type == "cuda" else net.loss
+    loss_of = whole_graph(net.loss) if gang.device.type == "cuda" else net.loss
     losses: list[Tensor] = []
 
     def one_step(step: int, scale: float, own_s: float = 0.0) -> Tensor:

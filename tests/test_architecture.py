@@ -284,3 +284,10 @@ def test_only_adapters_touch_ray_and_mlflow_and_nothing_in_service_torch(name: s
     assert "sweeps" not in roots
     if not name.startswith("service.adapters."):
         assert not roots & {"ray", "mlflow"}
+
+
+def test_a_rank_starts_without_the_compiler() -> None:
+    """It takes a second of each stage's start, and on a CPU nothing is compiled."""
+    script = "import sys, model.rank, model.train, model.score.stage; print('torch._dynamo' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"

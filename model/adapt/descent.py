@@ -14,6 +14,7 @@ from torch import Tensor
 
 from model.adapt.rule import Rule
 from model.gang import Gang
+from model.net.attention import whole_graph
 from model.net.gpt import GPT
 from model.score.stream import Stream, window_rows
 from model.score.windows import Window
@@ -75,7 +76,7 @@ class Descent:
         self.batch_seqs, self.micro_seqs, self.grad_clip = batch_seqs, micro_seqs, grad_clip
         self.optimiser = rule.optimiser(parameters)
         cuda = gang.device.type == "cuda"
-        self.loss_of = torch.compile(net.loss, dynamic=False, fullgraph=True) if cuda else net.loss
+        self.loss_of = whole_graph(net.loss) if cuda else net.loss
 
     def epoch(self, sequences: Sequence[Window], rate: float) -> Tensor:
         """One pass over ``sequences`` in their order, at learning rate ``rate``.

@@ -104,10 +104,16 @@ def installed_kernel() -> str:
     return "torch-sdpa"
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def attention_kernel(device: str) -> str:
-    """The name of the kernel that ``device`` uses in fp16 or bf16. Not traced: a failed import breaks a graph."""
+    """The name of the kernel that ``device`` uses in fp16 or bf16."""
     return installed_kernel() if device == "cuda" else "torch-sdpa"
+
+
+def whole_graph(function: Callable[..., Tensor], backend: str = "inductor") -> Callable[..., Tensor]:
+    """``function`` compiled as one graph. The choice of a kernel isn't traced: an import that fails breaks a graph."""
+    torch.compiler.assume_constant_result(attention_kernel)  # here: it imports the compiler, which takes a second
+    compiled: Callable[..., Tensor] = torch.compile(function, dynamic=False, fullgraph=True, backend=backend)
+    return compiled
 
 
 def pick_kernel(dtype: torch.dtype, device: str) -> Kernel:

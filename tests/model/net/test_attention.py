@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from model.net.attention import Attention, attention_kernel, installed_kernel, pick_kernel, sdpa
+from model.net.attention import Attention, attention_kernel, installed_kernel, pick_kernel, sdpa, whole_graph
 from model.net.rope import Rope, rotate
 
 CPU = torch.device("cpu")
@@ -156,6 +156,6 @@ def test_the_newest_installed_attention_is_chosen_and_a_graph_stays_whole(
         return pick_kernel(torch.bfloat16, "cuda")(*qkv)
 
     torch._dynamo.reset()
-    whole = torch.compile(on_a_gpu, fullgraph=True, backend="eager")
+    whole = whole_graph(on_a_gpu, backend="eager")
     torch.testing.assert_close(whole(q, k, v), scale * sdpa(q, k, v))
     assert pick_kernel(torch.float32, "cuda") is sdpa
