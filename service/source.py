@@ -10,7 +10,7 @@ import dataclasses
 import functools
 import graphlib
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +20,15 @@ ROOT = Path(__file__).resolve().parents[1]
 """The folder that holds ``model/``: the checkout, a job's working directory, or site-packages."""
 
 
-def reach(modules: Iterable[str], root: Path = ROOT) -> list[str]:
+def reach(modules: Iterable[str], root: Path = ROOT, without: Collection[str] = ()) -> list[str]:
     """Every first-party module that ``modules`` import, directly or not, in an order in which each follows what it
-    imports; ``modules`` themselves included."""
+    imports; ``modules`` themselves included, and ``without`` those, and what they alone import."""
     graph: dict[str, set[str]] = {}
     todo = list(modules)
     while todo:
         name = todo.pop()
         if name not in graph:
-            graph[name] = set(_imports(name, root))
+            graph[name] = set(_imports(name, root)).difference(without)
             todo += graph[name]
     try:
         return list(graphlib.TopologicalSorter({name: sorted(graph[name]) for name in sorted(graph)}).static_order())

@@ -11,7 +11,7 @@ import ast
 import builtins
 import dataclasses
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -22,6 +22,11 @@ from service.source import ROOT, module_tree, modules_of, reach, strip_docstring
 
 ENTRY = "model.run"
 """Defines ``script_main``; with it comes the whole chain of a seed."""
+DISPENSABLE: Mapping[str, Callable[[Any], bool]] = {
+    "model.quant.rans": lambda config: config.pack.codec != "rans",
+    "model.quant.fit": lambda config: config.pack.fit_to is None,
+}
+"""Modules that are imported by others, and which configs do without them; a name of theirs then says so when called."""
 OWN_NAMES = {"CONFIG": "the bundle itself"}
 
 HEADER = """\
@@ -44,6 +49,8 @@ class Part:
     """Top-level imports of other packages."""
     body: tuple[ast.stmt, ...]
     """Everything else, without docstrings."""
+    wanted: tuple[tuple[str, str], ...] = ()
+    """(name, module) of each import of ``model``."""
 
 
 def bundle(config: Any, *, corpus: str, corpus_digest: str, threads: int, root: Path = ROOT) -> str:
@@ -55,8 +62,10 @@ def bundle(config: Any, *, corpus: str, corpus_digest: str, threads: int, root: 
     Raises:
         SpecError: a module breaks a rule of bundling, two define one name, or a value in the config has no literal.
     """
-    modules = reach(sorted({ENTRY, *modules_of(config)}), root)
+    without = [module for module, unused in DISPENSABLE.items() if unused(config)]
+    modules = reach(sorted({ENTRY, *modules_of(config)}), root, without)
     parts = [take_apart(module, root) for module in modules]
+    parts.insert(0, missing(parts, without))
     check_names(parts)
     code = [f"# {part.module.replace('.', '/')}.py\n{_code(part.body)}" for part in parts if part.body]
     arguments = f"CONFIG, __file__, {corpus!r}, {corpus_digest!r}, {threads}"
@@ -79,9 +88,11 @@ def take_apart(module: str, root: Path) -> Part:
     tree = strip_docstrings(module_tree(module, root))
     imports: list[ast.Import | ast.ImportFrom] = []
     body: list[ast.stmt] = []
+    wanted: list[tuple[str, str]] = []
     for node in tree.body:
         if isinstance(node, ast.ImportFrom) and node.module and _is_model(node.module) and not node.level:
             _check_droppable(node, module)
+            wanted += ((alias.name, node.module) for alias in node.names)
         elif isinstance(node, (ast.Import, ast.ImportFrom)):
             imports.append(node)
         elif not isinstance(node, ast.Pass):
@@ -91,7 +102,17 @@ def take_apart(module: str, root: Path) -> Part:
     for statement in body:
         _check_inside(statement, module)
     kept = (node for node in imports if not (isinstance(node, ast.ImportFrom) and node.module == "__future__"))
-    return Part(module=module, imports=tuple(kept), body=tuple(body))
+    return Part(module=module, imports=tuple(kept), body=tuple(body), wanted=tuple(wanted))
+
+
+def missing(parts: Sequence[Part], without: Sequence[str]) -> Part:
+    """In place of each name that ``parts`` import from the modules ``without``, a function that says what it is."""
+    names = {name: module for part in parts for name, module in part.wanted if module in without}
+    text = "".join(
+        f"def {name}(*_, **__):\n    raise ValueError('this script was made without {names[name]}')\n"
+        for name in sorted(names)
+    )
+    return Part(module="left out", imports=(), body=tuple(ast.parse(text).body))
 
 
 def check_names(parts: Sequence[Part]) -> None:

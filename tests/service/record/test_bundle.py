@@ -202,6 +202,18 @@ def test_what_would_mean_something_else_in_one_namespace_is_refused(
         bundled(root=root)
 
 
+def test_what_a_config_does_without_is_left_out_and_says_so_when_it_is_called(script: Any) -> None:
+    plain, fitted = bundled(), bundled(replace(CONFIG, pack=PackConfig(codec="rans", fit_to=100_000)))
+    for name in ("encode_matrices", "fit_to_room"):
+        assert f"def {name}(*_, **__)" in plain
+        assert f"def {name}(*_, **__)" not in fitted
+        assert f"def {name}(" in fitted
+    assert "loss_curvature" in fitted
+    assert "loss_curvature" not in plain
+    with pytest.raises(ValueError, match=r"made without model\.quant\.rans"):
+        script.pack_container({"w": torch.zeros(64, 64, dtype=torch.int8)}, "rans")
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), {1, 2}, object(), Path("x")])
 def test_a_value_without_a_literal_is_refused(value: Any) -> None:
     with pytest.raises(SpecError, match="can't be written into a script"):
