@@ -83,7 +83,9 @@ def script_cause(attempt: Path, exit_code: int, why: str) -> Cause | None:
         text = read_bytes(attempt / LOG)
     except ValueError:
         return None
-    if exit_code and (exit_code < 0 or KILLED.search(text)):
+    # torchrun itself ends the other ranks of one that failed, so that only the first says what happened.
+    first = text.rpartition("Root Cause (first observed failure)")[2]
+    if exit_code and (exit_code < 0 or KILLED.search(first)):
         return None
     words = [
         line.strip() for line in text.splitlines() if re.match(r"\s*(?:\[rank\d+\]:? *)?\w*(?:Error|Exception)\b", line)

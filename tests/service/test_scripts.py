@@ -117,6 +117,17 @@ def test_a_script_that_died_is_a_bug_in_its_own_words_and_one_that_was_killed_is
     assert script_cause(tmp_path, 1, "the script ended with 1") is None
 
 
+@pytest.mark.parametrize(("first", "other", "bug"), [("1", "-15", True), ("-9", "1", False)])
+def test_of_several_ranks_the_first_to_end_says_what_happened(
+    tmp_path: Path, first: str, other: str, bug: bool
+) -> None:
+    words = "ValueError: own words\nFailures:\n[1]:\n  exitcode  : {} (pid: 6)\nRoot Cause (first observed failure):\n"
+    text = words.format(other) + f"[0]:\n  rank      : 0\n  exitcode  : {first} (pid: 5)\n"
+    (tmp_path / "log.txt").write_text(text, encoding="utf-8")
+    cause = script_cause(tmp_path, 1, "the script ended with 1")
+    assert (cause is not None) == bug
+
+
 def test_a_clock_that_was_passed_is_named(path: Path) -> None:
     group = lookup(contender(path), _Store({42: report(path, 42, "over"), 2: report(path, 2)}, contender(path)))  # type: ignore[arg-type]
     assert over_caps(group, Budget()) == ["base, seed 42: train_s is 660, the cap is 600"]
