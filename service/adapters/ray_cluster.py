@@ -9,8 +9,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
-import time
 from collections.abc import Collection, Iterator
 
 # Set before ray is imported: an actor without GPUs leaves CUDA_VISIBLE_DEVICES as it is.
@@ -27,8 +25,6 @@ MEMORY_PER_TRIAL = 32 * 2**20
 """What a Tune trial reserves, in bytes: it only waits for gangs, so it must not hold a CPU that a gang needs."""
 VERSIONS = re.compile(r"Ray: (\S+)\s+Python: (\S+)")
 """In Ray's own error, the cluster's and then ours."""
-_endings: list[threading.Thread] = []
-"""Local Rays that are on their way out."""
 
 
 @contextlib.contextmanager
@@ -38,8 +34,6 @@ def ray_session(address: str | None) -> Iterator[None]:
     Raises:
         ClusterError: nothing answers at ``address``, or a Ray of another version does.
     """
-    while _endings:
-        _endings.pop().join()
     on_term = signal.getsignal(signal.SIGTERM)
     with _joined(address) if address else _private():
         signal.signal(signal.SIGTERM, on_term)  # ray.init puts its own in place, which leaves without cleaning up
@@ -129,24 +123,8 @@ def _private() -> Iterator[None]:
         )
         yield
     finally:
-        _end_beside(guard)
-
-
-def _end_beside(guard: subprocess.Popen[bytes]) -> None:
-    """Leave a local Ray, and end its processes beside what the driver does next: they take more than a second.
-
-    The interpreter waits for the thread before it exits; if it is killed first, the guard does the work.
-    """
-
-    def end() -> None:
         ray.shutdown()
         guard.communicate()
-
-    thread = threading.Thread(target=end, name="ray's end")
-    thread.start()
-    _endings.append(thread)
-    while ray.is_initialized() and thread.is_alive():
-        time.sleep(0.01)
 
 
 def _show(resources: dict[str, float]) -> str:
