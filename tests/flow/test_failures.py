@@ -18,7 +18,7 @@ def ranks() -> list[psutil.Process]:
 
 @pytest.mark.long
 def test_a_hung_gang_is_ended_and_tried_again(place: Place, head: Head) -> None:
-    small = place.small(score__slot="none", gang__ranks=2, gang__threads=1, train__steps=100, budget__silence_s=8)
+    small = place.small(score__slot="none", gang__ranks=2, gang__threads=1, train__steps=100, budget__silence_s=15)
     driver = place.start("run", "tiny", "--seeds", "1", *small, **head.environment)
     wait_until("training is under way", lambda: place.log_says("train-*", "step:4/"))
     ranks()[0].send_signal(signal.SIGSTOP)
