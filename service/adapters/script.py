@@ -87,8 +87,5 @@ def script_cause(attempt: Path, exit_code: int, why: str) -> Cause | None:
     first = text.rpartition("Root Cause (first observed failure)")[2]
     if exit_code and (exit_code < 0 or KILLED.search(first)):
         return None
-    words = [
-        line.strip() for line in text.splitlines() if re.match(r"\s*(?:\[rank\d+\]:? *)?\w*(?:Error|Exception)\b", line)
-    ]
-    said = words[:1] if exit_code else []
+    said = [line.strip() for line in text.splitlines() if ERROR.match(line)][:1] if exit_code else []
     return Cause(kind=FailureKind.BUG, why=": ".join([why, *said]))
