@@ -53,13 +53,22 @@ class Commands:
 
     # What is asked for.
 
-    def recipe(self, name: str, changes: Sequence[str] | None) -> RunSpec:
-        """A recipe by name, with ``--set`` applied."""
+    def recipe_as_written(self, name: str) -> RunSpec:
+        """A recipe by name, for who only reads it: no corpus is looked at.
+
+        Raises:
+            SpecError: there is none of that name.
+        """
         if name not in self.recipes:
             raise SpecError(f"no recipe {name!r}; there is {', '.join(sorted(self.recipes))}")
         module, _, function = self.recipes[name].partition(":")
         spec: RunSpec = getattr(importlib.import_module(module), function)()
-        spec = spec.at(parse_changes(changes or []))
+        return spec
+
+    def recipe(self, name: str, changes: Sequence[str] | None) -> RunSpec:
+        """A recipe by name, with ``--set`` applied; and the bytes of its script, where its artifact is to fill the cap
+        beside them, which the corpus has a say in."""
+        spec = self.recipe_as_written(name).at(parse_changes(changes or []))
         if getattr(spec.config.pack, "fit_to", None) is None:
             return spec
         corpus = self.corpus(spec)

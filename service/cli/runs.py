@@ -195,7 +195,7 @@ def _add_recipes(app: typer.Typer, make: MakeCommands) -> None:
     def recipes(json_: Json = False) -> None:
         """List the recipes with their settings."""
         commands = make()
-        rows = recipes_json({name: commands.recipe(name, None) for name in commands.recipes})
+        rows = recipes_json({name: commands.recipe_as_written(name) for name in commands.recipes})
         if json_:
             write_json(rows)
         else:

@@ -13,7 +13,7 @@ from rich.text import Text
 from model.codec import encode
 from service.contest import heats
 from service.experiment import Experiment
-from service.overview import flat_params
+from service.overview import CLEAN, flat_params, legality_of
 from service.plan import ExperimentPlan
 from service.recording import Recorded, from_home
 from service.results import GroupResult
@@ -225,6 +225,7 @@ def recipes_json(specs: Mapping[str, RunSpec]) -> list[dict[str, Any]]:
             "artifact_cap_bytes": spec.budget.artifact_bytes,
             "gang": f"{spec.gang.ranks} x {spec.gang.device}",
             "scores": [str(stage) for stage in spec.scores],
+            "legality": legality_of(spec),
             "settings": flat_params(spec),
         }
         for name, spec in specs.items()
@@ -233,10 +234,15 @@ def recipes_json(specs: Mapping[str, RunSpec]) -> list[dict[str, Any]]:
 
 def show_recipes(out: Console, rows: Sequence[Mapping[str, Any]]) -> None:
     """The rows of :func:`recipes_json`, without the settings."""
-    table = Table()
-    for column in ("name", "parameters", "cap", "gang", "scores", "notes"):
-        table.add_column(column, no_wrap=column in ("name", "parameters"))
+    table = Table(caption_justify="left")
+    for column in ("name", "parameters", "cap", "scores", "notes"):
+        table.add_column(column, no_wrap=column != "notes")
     for row in rows:
         parameters, cap = f"{row['parameters']:,}", f"{row['artifact_cap_bytes']:,}"
-        table.add_row(row["name"], parameters, cap, row["gang"], " ".join(row["scores"]), row["notes"])
+        marked = (
+            name.removeprefix("score.") if words == CLEAN else f"[{name.removeprefix('score.')}]"
+            for name, words in row["legality"].items()
+        )
+        table.add_row(row["name"], parameters, cap, " ".join(marked), row["notes"])
+    table.caption = "[score]: not legal, exposed to what it scores"
     out.print(table)

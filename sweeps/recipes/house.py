@@ -11,24 +11,20 @@ from model.net.gpt import GPTConfig
 from model.net.lanes import TwoLanes
 from model.net.smear import SmearGate
 from model.net.value_embedding import ValueEmbedding
-from model.net.xsa import Xsa
 from model.optim.groups import OptimConfig
 from model.optim.parallel_muon import ParallelMuon
 from model.optim.polar import PolarExpress
 from model.quant.gptq import Gptq
 from model.quant.pack import PackConfig
-from model.quant.sdclip import SdClip
 from model.score.windows import WindowConfig
 from service.spec import RunSpec
-from sweeps.recipes.naive import naive_cpu
+from sweeps.recipes.naive import CPU_CAP_BYTES, naive_cpu
 from sweeps.recipes.pr1493 import pr1493
 from sweeps.recipes.twins import twin_of
 
 PACK = PackConfig(gptq=Gptq(), fit_to=16_000_000, codec="rans")
 """How its weights are packed, in one place; below, at the size for CPUs."""
-PACK_CPU = PackConfig(
-    matrices=SdClip(sigmas=8.0), tables=SdClip(sigmas=20.0), gptq=Gptq(), small_numel=4096, codec="rans"
-)
+PACK_CPU = PackConfig(gptq=Gptq(), fit_to=CPU_CAP_BYTES, small_numel=4096, codec="rans")
 
 
 def house() -> RunSpec:
@@ -73,9 +69,9 @@ def house_cpu() -> RunSpec:
 
     As deep and wide as ``naive_cpu``, on the same batches, under the same clock and cap. Beside a larger MLP
     (#493), partial RoPE and LN scale (#315): a hash embedding (#162), SmearGate (#65, #1851), value embeddings (#374),
-    XSA (#478), MuonEq-R (#1217), a warmdown over most of the clock to 0 (#1394), EMA (#401), clipped gradients, int6
-    with SDClip and GPTQ (#1394), rANS (#1123), windows that overlap, and score-first test-time training (#1413)
-    by AdamW. Depth recurrence, which costs steps here, value residuals and two lanes are left out.
+    MuonEq-R (#1217), a warmdown over most of the clock to 0 (#1394), EMA (#401), clipped gradients, steps that fill the
+    cap, GPTQ (#1394), rANS (#1123), windows that overlap, and score-first test-time training (#1413) by AdamW. Depth
+    recurrence and XSA, which cost more steps here than they gain, value residuals and two lanes are left out.
     """
     spec = naive_cpu()
     config = spec.config
@@ -104,7 +100,6 @@ def house_cpu() -> RunSpec:
                 bigram=BigramHash(rows=2048, width=48),
                 smear=SmearGate(document_start=1),
                 value_embedding=ValueEmbedding(width=48),
-                xsa=Xsa(last=4),
             ),
             train=replace(config.train, warmdown_frac=0.8, grad_clip=0.3, ema_decay=0.97, optim=optim),
             pack=PACK_CPU,

@@ -13,12 +13,11 @@ HOUSE_PARTS = SweepSpec(
         (Stage.SLIDING, {"net.bigram": None}),
         (Stage.SLIDING, {"net.value_embedding": None}),
         (Stage.SLIDING, {"net.smear": None}),
-        (Stage.SLIDING, {"net.xsa": None}),
         (Stage.SLIDING, {"net.mlp_mult": 2, "net.mlp_slope": 0.0}),
         (Stage.SLIDING, {"train.warmdown_frac": WARMDOWN_FRAC, "train.ema_decay": 0.0}),
         (Stage.SLIDING, {"train.optim.muon_row_normalize": False}),
         # On the same weights, then on the same artifacts.
-        (Stage.SLIDING, {"pack.matrices": None, "pack.tables": None}),
+        (Stage.SLIDING, {"pack.fit_to": None, "pack.gptq": None}),
         (Stage.SLIDING, {"score.windows.stride": 256}),
     ),
 )

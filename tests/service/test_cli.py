@@ -413,14 +413,17 @@ def test_an_axis_of_the_command_line_counts_in_the_plan(caddie: Run, small_corpu
     assert (plan["configs"], plan["seeds"], plan["to_run"]) == (7, [5], 3 + 6)
 
 
-def test_the_recipes_are_listed_with_every_setting(caddie: Run) -> None:
+def test_the_recipes_are_listed_with_every_setting_and_no_corpus_is_made_for_that(caddie: Run, home: Path) -> None:
     rows = {row["name"]: row for row in caddie("recipes", "--json", recipes=RECIPES).json()}
     assert rows.keys() == RECIPES.keys()
     assert rows["tiny"]["settings"] == flat_params(tiny())
     assert rows["tiny"]["parameters"] == sum(weight.numel() for weight in tiny().config.net.build().parameters())
     assert rows["tiny"]["scores"] == ["score.sliding", "score.slot"]
     assert (rows["core"]["artifact_cap_bytes"], rows["core"]["gang"]) == (16_000_000, "8 x cuda")
+    assert rows["tiny"]["legality"] == {"score.sliding": "clean", "score.slot": "clean"}
+    assert not (home / "corpora").exists()
     text = caddie("recipes", recipes=RECIPES).out
+    assert "[slot]" in next(line for line in text.splitlines() if " pr1303 " in line)
     assert all(name in text and f"{row['parameters']:,}" in text for name, row in rows.items())
 
 

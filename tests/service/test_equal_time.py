@@ -21,6 +21,8 @@ from service.corpus.documents import find_documents
 from service.corpus.prepare import prepare
 from service.equal_time import OURS, OURS_TTT, PLAIN, Entry, entries_of, left_out, machine, rows_of, verdict_of
 from service.experiment import contend
+from service.record.wrap import with_code_bytes
+from service.recording import from_home
 from service.results import GroupResult, SeedResult
 from service.spec import RunSpec
 from service.stages import Planner
@@ -63,7 +65,7 @@ def test_a_part_is_trained_again_and_what_is_only_of_the_evaluation_is_not(
     shared = [titles for titles in trained.values() if len(titles) > 1]
     assert shared == [
         [PLAIN, f"{PLAIN}, windows overlap"],
-        [OURS, OURS_TTT, f"{OURS}, no matrices no tables", f"{OURS}, stride=256"],
+        [OURS, OURS_TTT, f"{OURS}, no fit_to no gptq", f"{OURS}, stride=256"],
     ]
     assert len(trained) == 2 + sum(any(path.startswith(("net", "train")) for path in part) for part in PARTS)
 
@@ -215,7 +217,8 @@ def test_the_command_measures_what_is_missing_and_nothing_else(
     home = tmp_path / "home"
     corpus = prepare(find_documents(str(documents_file)), VOCAB, home / "corpora", print)
     store, planner = FolderStore(home), Planner(corpus)
-    for entry in entries_of(small_naive(), small_house(), 0.5, []):
+    ours = with_code_bytes(small_house(), from_home(corpus.folder), corpus.digest)
+    for entry in entries_of(small_naive(), ours, 0.5, []):
         contender = contend(entry.spec, entry.overlay, (1, 2), corpus, entry.score, (entry.score,), planner)
         for seed, plan in contender.plans.items():
             metrics: dict[Stage, dict[str, float]] = {

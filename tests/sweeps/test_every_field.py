@@ -118,6 +118,7 @@ def small(name: str, corpus: Path) -> Any:
         "net.vocab_size": open_corpus(corpus).vocab_size,
         "net.rope_trained_len": 16,
         "train.steps": 4,
+        "train.minutes": 0.0,
         "train.batch_tokens": 128,
         "train.seq_len": 32,
         "train.warmup_steps": 0,

@@ -23,6 +23,7 @@ from model.net.gpt import GPT, GPTConfig
 from model.overlay import overlay
 from model.report import read_report
 from model.run import run_chain
+from service.overview import legality_of
 from service.record.bundle import bundle
 from service.spec import RunSpec
 from sweeps.recipes import RECIPES
@@ -230,3 +231,4 @@ def test_a_twin_runs_all_its_stages(name: str, corpus_folder: Path, tmp_path: Pa
         assert 0 < report.metrics["val_bpb"] < 20
         exposed = config.adapt.prequant is not None or (score == "score.slot" and config.score.slot is not None)
         assert (report.metrics["exposed"] > 0) == exposed
+        assert legality_of(build(name))[score].startswith("exposed") == exposed, "told before anything runs"
