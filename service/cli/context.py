@@ -55,15 +55,25 @@ class Commands:
 
     def recipe(self, name: str, changes: Sequence[str] | None) -> RunSpec:
         """A recipe by name, with ``--set`` applied."""
-        if name not in self.recipes:
-            raise SpecError(f"no recipe {name!r}; there is {', '.join(sorted(self.recipes))}")
-        module, _, function = self.recipes[name].partition(":")
-        spec: RunSpec = getattr(importlib.import_module(module), function)()
-        spec = spec.at(parse_changes(changes or []))
+        spec = self.plain_recipe(name).at(parse_changes(changes or []))
         if getattr(spec.config.pack, "fit_to", None) is None:
             return spec
         corpus = self.corpus(spec)
         return with_code_bytes(spec, from_home(corpus.folder), corpus.digest)
+
+    def plain_recipe(self, name: str) -> RunSpec:
+        """A recipe by name, as it is written."""
+        if name not in self.recipes:
+            raise SpecError(f"no recipe {name!r}; there is {', '.join(sorted(self.recipes))}")
+        module, _, function = self.recipes[name].partition(":")
+        spec: RunSpec = getattr(importlib.import_module(module), function)()
+        return spec
+
+    def baseline(self, spec: RunSpec, name: str | None = None) -> RunSpec:
+        """The recipe that a record of ``spec`` lists its differences from: ``name``, else what its recipe says, else
+        that recipe as it is written."""
+        known = [one for one in (spec.baseline, spec.name) if one in self.recipes]
+        return self.plain_recipe(name) if name else self.plain_recipe(known[0]) if known else spec
 
     def run_of(
         self, spec: RunSpec, changes: Sequence[str] | None, seeds: str, reuse: Sequence[str] | None = None

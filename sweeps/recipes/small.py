@@ -37,5 +37,6 @@ def small() -> RunSpec:
             ),
         ),
         budget=Budget(artifact_bytes=1_600_000, train_s=3600.0, eval_s=3600.0),
+        baseline="tiny",
         notes="CPU study size: SLOT and TTT on a network that has learned something",
     )
