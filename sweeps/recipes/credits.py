@@ -40,6 +40,7 @@ STACK = (
 ROW_MUON = Credit(pr=1217, what="MuonEq-R")
 SMEAR_FIX = Credit(pr=1851, author="aquariouseworkman", what="SmearGate that ends at documents")
 RANS = Credit(pr=1123, author="sisegod", what="weights coded by rANS")
+SLOT_24 = Credit(pr=1488, author="ndokutovich", what="SLOT's 24 steps from 0.012", when="Slot")
 
 PR1135 = Credit(pr=1135, what="the banked stack with parallel Muon")
 PR1176 = Credit(pr=1176, author="bigbag", what="Muon test-time training and SLOT after it")

@@ -238,8 +238,8 @@ class Lab:
 
     def record(self, group: GroupResult, *compared: GroupResult, **changes: Any) -> Record:
         baseline = replace(spec_of(lr=0.5), name="plain")
-        texts = {"baseline": baseline, "name": "Tiny SLOT", "author": "A. Golfer", "github_id": "golfer", "date": "2026-04-06"}
-        place = {"corpus_folder": "~/corpora/tiny", "git_sha": "0123abc", "git_dirty": False}
+        texts = {"name": "Tiny SLOT", "author": "A. Golfer", "github_id": "golfer", "date": "2026-04-06"}
+        place = {"baseline": baseline, "corpus_folder": "~/corpora/tiny", "git_sha": "0123abc", "git_dirty": False}
         audit = self.audit(group.spec, group.headline, leaking=group.leaks)
         return gather(group, compared, audit, self.store, **{**texts, **place, **changes})
 
@@ -251,10 +251,18 @@ def lab(tmp_path: Path) -> Lab:
 
 @pytest.fixture
 def field_lab(tmp_path: Path) -> Lab:
-    """As for the field: FineWeb's bytes and sp1024's tokens, scored on its GPUs."""
-    lab = make_lab(tmp_path)
-    lab.hardware, lab.tokens, lab.text_bytes = "NVIDIA H100 80GB HBM3", 62_021_632, 151_079_001
-    return lab
+    return make_field_lab(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def module_field_lab(tmp_path_factory: pytest.TempPathFactory) -> Lab:
+    return make_field_lab(tmp_path_factory.mktemp("field_lab"))
+
+
+def make_field_lab(home: Path) -> Lab:
+    """As for the field: FineWeb's bytes in sp1024's tokens, on its GPUs."""
+    field = {"hardware": "NVIDIA H100 80GB HBM3", "tokens": 62_021_632, "text_bytes": 151_079_001}
+    return replace(make_lab(home), **field)
 
 
 @pytest.fixture(scope="module")
@@ -280,7 +288,7 @@ def one_script_a_config() -> Iterator[None]:
     packed: dict[str, tuple[str, str]] = {}
 
     def once(spec: RunSpec, *where: Any) -> tuple[str, str]:
-        key = json.dumps([encode(spec), *map(str, where)])
+        key = json.dumps([encode(spec.config), spec.gang.threads, *map(str, where)])
         if key not in packed:
             packed[key] = shipped(spec, *where)
         return packed[key]
