@@ -6,13 +6,14 @@ Bits per byte compare on the same text alone, whatever the tokenizer; nats per t
 from __future__ import annotations
 
 import datetime
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from service.corpus.fineweb import NAME
+from service.field_records import FieldRecord
 from service.inference import FIELD_DENSITIES, Density, Test, welch
-from service.leaderboard import frontier_on
+from service.leaderboard import frontier_on, rows_of
 from service.record.tracks import FIELD, field_track
 from service.stats import Sample
 from service.verdicts import Rules, RulesVerdict, Side, judge, known_rules
@@ -42,6 +43,9 @@ class Against:
     """What a record is held against, and by which rules."""
 
     record: Beaten | None
+    """The best of its day: what it has to beat."""
+    alike: Beaten | None
+    """The best on the same tokenizer, where that is another; decides nothing."""
     because: str
     """Why it is held against none; empty when it is."""
     rules: tuple[Rules, ...]
@@ -72,23 +76,35 @@ def tokenizer_of(corpus: str) -> str:
 
 def against_json(track: str, corpus: str, date: str) -> dict[str, Any]:
     """What a record of that track, corpus and day is held against, for ``reports.json``."""
-    because = _why_not(track, corpus)
+    because, found = _why_not(track, corpus), None
     try:
-        found = None if because else frontier_on(datetime.date.fromisoformat(date))
+        day = datetime.date.fromisoformat(date)
+        found = None if because else frontier_on(day)
     except ValueError as error:
-        found, because = None, str(error)
-    record = None
-    if found:
-        record = {
-            "title": found.title,
-            "pr": found.pr,
-            "date": found.date.isoformat(),
-            "tokenizer": found.tokenizer,
-            "evidence": found.evidence,
-            "val_bpb": {str(seed): value for seed, value in found.claimed.values.items()},
-        }
-    rules = [[one.name, one.version] for one in known_rules().values()] if record else []
-    return {"record": record, "because": because, "rules": rules}
+        because = str(error)
+    alike = _alike(tokenizer_of(corpus), day) if found and found.tokenizer != tokenizer_of(corpus) else None
+    rules = [[one.name, one.version] for one in known_rules().values()] if found else []
+    return {"record": _beaten_json(found), "alike": _beaten_json(alike), "because": because, "rules": rules}
+
+
+def _alike(tokenizer: str, day: datetime.date) -> FieldRecord | None:
+    """The best on that tokenizer of those on the leaderboard by that day."""
+    there = [row.record for row in rows_of() if row.record.tokenizer == tokenizer and row.record.date <= day]
+    closed = [record for record in there if record.state != "open"]
+    return min(closed, key=lambda record: record.claimed.mean, default=None)
+
+
+def _beaten_json(record: FieldRecord | None) -> dict[str, Any] | None:
+    if record is None:
+        return None
+    return {
+        "title": record.title,
+        "pr": record.pr,
+        "date": record.date.isoformat(),
+        "tokenizer": record.tokenizer,
+        "evidence": record.evidence,
+        "val_bpb": {str(seed): value for seed, value in record.claimed.values.items()},
+    }
 
 
 def _why_not(track: str, corpus: str) -> str:
@@ -107,21 +123,25 @@ def against_from_json(data: Mapping[str, Any]) -> Against:
         ValueError: it has a rule set that isn't known here.
         KeyError, TypeError, AttributeError: it isn't one.
     """
-    row = data["record"]
-    record = None
-    if row is not None:
-        record = Beaten(
-            pr=None if row["pr"] is None else int(row["pr"]),
-            **{name: str(row[name]) for name in ("title", "date", "tokenizer", "evidence")},
-            bpb=Sample(values={int(seed): float(value) for seed, value in row["val_bpb"].items()}),
-        )
-        if not record.bpb.n or not all(0 < value < 9 for value in record.bpb.values.values()):
-            raise ValueError(f"{record.title}: no bits per byte by seed")
     return Against(
-        record=record,
+        record=_beaten(data["record"]),
+        alike=_beaten(data["alike"]),
         because=str(data["because"]),
         rules=tuple(_rules(str(name), str(version)) for name, version in data["rules"]),
     )
+
+
+def _beaten(row: Mapping[str, Any] | None) -> Beaten | None:
+    if row is None:
+        return None
+    record = Beaten(
+        pr=None if row["pr"] is None else int(row["pr"]),
+        **{name: str(row[name]) for name in ("title", "date", "tokenizer", "evidence")},
+        bpb=Sample(values={int(seed): float(value) for seed, value in row["val_bpb"].items()}),
+    )
+    if not record.bpb.n or not all(0 < value < 9 for value in record.bpb.values.values()):
+        raise ValueError(f"{record.title}: no bits per byte by seed")
+    return record
 
 
 def _rules(name: str, version: str) -> Rules:
@@ -132,11 +152,8 @@ def _rules(name: str, version: str) -> Rules:
     return found
 
 
-def compared(against: Against, bpb: Sample, density: Density) -> Comparison | None:
-    """``bpb`` by seed, with the density of its tokenizer, beside what it is held against; None without that."""
-    theirs = against.record
-    if theirs is None:
-        return None
+def compared(theirs: Beaten, rules: Sequence[Rules], bpb: Sample, density: Density) -> Comparison:
+    """``bpb`` by seed, with the density of its tokenizer, beside another record by every rule set."""
     ours = Side(name="this record", bpb=bpb, density=density)
     delta = bpb.mean - theirs.bpb.mean
     return Comparison(
@@ -144,5 +161,5 @@ def compared(against: Against, bpb: Sample, density: Density) -> Comparison | No
         delta_bpb=delta,
         delta_nats=density.nats(delta) if density.tokenizer == theirs.tokenizer else None,
         welch=welch(bpb, theirs.bpb),
-        verdicts=tuple(judge(rules, ours, theirs.side) for rules in against.rules),
+        verdicts=tuple(judge(one, ours, theirs.side) for one in rules),
     )

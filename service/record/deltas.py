@@ -1,21 +1,21 @@
 """What a ``submission.json`` of the field says beside another record: differences and tests, recomputed from the seeds
 of both where the other's logs are among those that were read.
 
-As everywhere, a claim is wrong only when no reading bears it out: either sign, with or without the README's margin,
-Welch's test or one against a known mean, one-sided or two-sided.
+As everywhere, a claim is wrong only when no reading bears it out: any score of the logs, either sign, with or without
+the README's margin, Welch's test or one against a known mean, one-sided or two-sided.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from decimal import Decimal
 
 from service.field_records import FieldRecord, field_records
 from service.inference import Density, Test, one_sample, welch
 from service.record.claims import Submission
 from service.record.compare_field import Reading
-from service.record.field_facts import DIGITS, near
+from service.record.field_facts import DIGITS, LogSet, near
 from service.record.logs import half_unit
 from service.stats import Sample
 
@@ -30,8 +30,11 @@ PART_OFF = 5e-3
 """How far a statistic may be off, of itself, when it was worked out from rounded numbers."""
 
 
-def delta_differences(name: str, submission: Submission, reading: Reading) -> tuple[list[str], list[str]]:
+def delta_differences(
+    name: str, submission: Submission, reading: Reading, sets: Sequence[LogSet]
+) -> tuple[list[str], list[str]]:
     """Lines for what differs, and notes for what can't be recomputed."""
+    samples = [reading.bpb, *(one.sample("val_bpb", label) for one in sets for label in one.labels)]
     known = {record.pr: record for record in field_records()}
     others = submission.others
     base = next((int(value) for key, value in others.items() if BASELINE.fullmatch(key)), None)
@@ -46,25 +49,29 @@ def delta_differences(name: str, submission: Submission, reading: Reading) -> tu
         if pr not in known:
             unknown.add(pr)
         elif delta:
-            wrong += (f"{name}: {line}" for line in _delta(key, claim, delta["unit"], known[pr], reading))
+            wrong += (f"{name}: {line}" for line in _delta(key, claim, delta["unit"], known[pr], reading, samples))
         else:
-            wrong += (f"{name}: {line}" for line in _test(key, claim, kind, known[pr], reading))
+            wrong += (f"{name}: {line}" for line in _test(key, claim, kind, known[pr], reading, samples))
     notes = [f"what is said beside #{pr} wasn't recomputed: its logs weren't read" for pr in sorted(unknown)]
     return wrong, notes
 
 
-def _delta(key: str, claim: Decimal, unit: str, theirs: FieldRecord, reading: Reading) -> Iterator[str]:
-    delta = reading.bpb.mean - theirs.claimed.mean
+def _delta(
+    key: str, claim: Decimal, unit: str, theirs: FieldRecord, reading: Reading, samples: Sequence[Sample]
+) -> Iterator[str]:
+    base = theirs.claimed.mean
+    means = [sample.mean for sample in samples if sample.n]
+    means += [value for seed, value in reading.bpb.values.items() if seed == reading.alone]
+    delta, density = reading.bpb.mean - base, _density(reading)
     if unit == "bpb":
-        ours = [reading.bpb.mean] + ([reading.bpb.values[reading.alone]] if reading.alone is not None else [])
-        made = [mean - theirs.claimed.mean for mean in ours]
-        made += [round(mean, digits) - round(theirs.claimed.mean, digits) for mean in ours for digits in DIGITS]
+        made = [mean - base for mean in means]
+        made += [round(mean, digits) - round(base, digits) for mean in means for digits in DIGITS]
         if not any(near(abs(claim), abs(round(value, 10))) for value in made):
             yield f"{key} is {claim}: against {theirs.title} the logs make {delta:+.8f}"
-        return
-    density = _density(reading)
-    if density is not None and abs(abs(float(claim)) - abs(density.nats(delta))) > float(half_unit(claim)) + NATS_OFF:
-        yield f"{key} is {claim}: against {theirs.title} the logs make {density.nats(delta):+.8f} nats per token"
+    elif density is not None:
+        off = min(abs(abs(float(claim)) - abs(density.nats(mean - base))) for mean in means)
+        if off > float(half_unit(claim)) + NATS_OFF:
+            yield f"{key} is {claim}: against {theirs.title} the logs make {density.nats(delta):+.8f} nats per token"
 
 
 def _density(reading: Reading) -> Density | None:
@@ -76,22 +83,24 @@ def _density(reading: Reading) -> Density | None:
         return None
 
 
-def _test(key: str, claim: Decimal, kind: str, theirs: FieldRecord, reading: Reading) -> Iterator[str]:
+def _test(
+    key: str, claim: Decimal, kind: str, theirs: FieldRecord, reading: Reading, samples: Sequence[Sample]
+) -> Iterator[str]:
     plain = welch(reading.bpb, theirs.claimed)
     if plain.p is None or plain.df is None or plain.statistic is None:
         yield f"{key} is {claim}: {plain.missing}, so there is no such test"
         return
-    numbers = [number for test in _tests(reading, theirs.claimed) for number in _of(kind, test)]
-    if not any(_alike(claim, number) for number in numbers):
+    density = _density(reading)
+    tests = (test for sample in samples if sample.n for test in _tests(sample, theirs.claimed, density))
+    if not any(_alike(claim, number) for test in tests for number in _of(kind, test)):
         yield (
             f"{key} is {claim}: Welch against {theirs.title} makes t = {plain.statistic:.4f}, df = {plain.df:.4f}, "
             f"one-sided p = {plain.p:.3g}"
         )
 
 
-def _tests(reading: Reading, theirs: Sample) -> Iterator[Test]:
+def _tests(ours: Sample, theirs: Sample, density: Density | None) -> Iterator[Test]:
     """With each margin that somebody may have meant."""
-    ours, density = reading.bpb, _density(reading)
     for margin in (0.0, MARGIN_NATS, *([density.bpb(MARGIN_NATS)] if density else [])):
         yield welch(ours, theirs, margin)
         yield one_sample(ours, theirs.mean, margin)

@@ -186,6 +186,6 @@ def stand_in(logs: Mapping[int, SeedLog]) -> dict[str, Any]:
         for stage in shared
     }
     stages = {str(stage): {**blank, "metrics": metrics} for stage, metrics in measured.items()}
-    against = {"record": None, "because": "", "rules": []}
-    nothing: dict[str, Any] = {"compared": [], "changes": [], "credits": [], "against": against}
+    nothing: dict[str, Any] = {"compared": [], "changes": [], "credits": []}
+    nothing["against"] = {"record": None, "alike": None, "because": "", "rules": []}
     return {"about": about, **nothing, "seeds": {str(seed): stages for seed in logs}}

@@ -16,9 +16,10 @@ from model.audit.rules import AuditRule
 from model.job import ARTIFACT
 from model.stages import Stage
 from service.inference import Density
-from service.record.against import Against, Comparison, against_from_json, compared, tokenizer_of
+from service.record.against import Against, Beaten, Comparison, against_from_json, compared, tokenizer_of
 from service.record.changes import Change
 from service.record.logs import LABELS, SeedLog
+from service.record.tracks import NON_RECORD as NON_RECORD
 from service.spec import Credit
 from service.stats import Sample
 
@@ -161,7 +162,16 @@ class Facts:
     @property
     def comparison(self) -> Comparison | None:
         """Beside the record that it has to beat; None when it is held against none."""
-        return compared(self.against, self.bpb, density) if (density := self.density) else None
+        return self._beside(self.against.record)
+
+    @property
+    def comparison_alike(self) -> Comparison | None:
+        """Beside the best on the same tokenizer, where that is another."""
+        return self._beside(self.against.alike)
+
+    def _beside(self, theirs: Beaten | None) -> Comparison | None:
+        density = self.density
+        return compared(theirs, self.against.rules, self.bpb, density) if theirs and density else None
 
     @property
     def base(self) -> ComparedFacts | None:

@@ -121,7 +121,7 @@ def verify_field(folder: Path, caps: Mapping[str, float]) -> FieldVerdict:
     reading, differences, more = submission_differences(name, submission, sets)
     wrong += differences
     notes += more
-    differences, more = delta_differences(name, submission, reading)
+    differences, more = delta_differences(name, submission, reading, sets)
     wrong += differences
     notes += more
     if text := _readme(folder, wrong):

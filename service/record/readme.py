@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from model.stages import Stage
 from service.corpus.fineweb import how_to_get
+from service.record.against import Comparison
 from service.record.checks import WORDS, checks
 from service.record.contents import Record, record_facts
 from service.record.facts import ComparedFacts, Facts
@@ -90,24 +91,37 @@ def _against(facts: Facts) -> Iterator[str]:
     if held is None:
         yield f"Held against no record of the field: {facts.against.because or 'there is none'}."
         return
-    theirs, density = held.theirs, facts.density
-    read = f"tokenizer {theirs.tokenizer or 'unknown'}, numbers from its {theirs.evidence}"
-    yield f"The best on {facts.about.date} was {theirs.title} of {theirs.date} ({read})."
+    yield f"The best on {facts.about.date}, which a record has to beat, was {_named(held)}."
     yield ""
+    yield from _held(facts, held, decides=True)
+    yield ""
+    yield "A record keeps every gate of one rule set that decides; the others are shown."
+    if alike := facts.comparison_alike:
+        yield ""
+        yield f"The best on the same tokenizer was {_named(alike)}; this decides nothing."
+        yield ""
+        yield from _held(facts, alike, decides=False)
+
+
+def _named(held: Comparison) -> str:
+    one = held.theirs
+    return f"{one.title} of {one.date} (tokenizer {one.tokenizer or 'unknown'}, numbers from its {one.evidence})"
+
+
+def _held(facts: Facts, held: Comparison, *, decides: bool) -> Iterator[str]:
+    theirs, density = held.theirs, facts.density
+    bytes_per_token = f", {density.bytes_per_token:.5f} bytes each" if density else ""
+    nats = "other tokenizers don't compare" if held.delta_nats is None else f"{held.delta_nats:+.6f}"
     yield _row(["Unit", "here", theirs.title, "difference"])
     yield _row(["---"] * 4)
     yield _row(["bits per byte", show(facts.bpb, 6), show(theirs.bpb, 6), f"{held.delta_bpb:+.6f}"])
-    nats = "other tokenizers don't compare" if held.delta_nats is None else f"{held.delta_nats:+.6f}"
-    yield _row(
-        [f"nats per token, {density.bytes_per_token:.5f} bytes" if density else "", show(facts.loss, 6), "", nats]
-    )
+    yield _row([f"nats per token{bytes_per_token}", show(facts.loss, 6), "", nats])
     yield ""
     yield _row(["Rules", "Gate", "Verdict", "Numbers"])
     yield _row(["---"] * 4)
+    deciding = held.deciding(facts.about.date) if decides else ()
     for verdict in held.verdicts:
-        yield from _gates(verdict, decides=verdict in held.deciding(facts.about.date))
-    yield ""
-    yield "A record keeps every gate of one rule set that decides; the others are shown."
+        yield from _gates(verdict, decides=verdict in deciding)
 
 
 def _gates(verdict: RulesVerdict, *, decides: bool) -> Iterator[str]:

@@ -70,6 +70,19 @@ class RulesRow:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class AlikeRow:
+    """Beside the field's best on the same tokenizer."""
+
+    baseline: str
+    pr: int | None
+    delta_bpb: float
+    delta_nats: float | None
+    t_statistic: float | None
+    welch_df: float | None
+    p_value: float | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class BaseRow:
     """Beside the config that the sweep began from, seed by seed."""
 
@@ -115,6 +128,7 @@ class SubmissionFile:
     welch_df: float | None
     p_value: float | None
     rules: Mapping[str, RulesRow]
+    same_tokenizer: AlikeRow | None
     versus_base: BaseRow | None
     compliance: Mapping[str, bool]
     compliance_evidence: Mapping[str, Mapping[str, float | int]]
@@ -150,18 +164,19 @@ def submission_of(facts: Facts) -> dict[str, Any]:
         artifact_bytes_mean=round(sizes.mean, 1),
         artifact_bytes_max=largest,
         bytes_code=facts.code_bytes,
-        bytes_per_token=density and round(density.bytes_per_token, 6),
+        bytes_per_token=round(density.bytes_per_token, 6) if density else None,
         hardware=hardware(facts),
         pytorch_version=", ".join(sorted({seed.torch for seed in facts.seeds})),
-        comparison_baseline=held and held.theirs.title,
-        comparison_baseline_pr=held and held.theirs.pr,
+        comparison_baseline=held.theirs.title if held else None,
+        comparison_baseline_pr=held.theirs.pr if held else None,
         comparison_note=facts.against.because,
-        delta_bpb=held and _rounded(held.delta_bpb),
-        delta_nats=held and _rounded(held.delta_nats),
-        t_statistic=held and _short(held.welch.statistic),
-        welch_df=held and _short(held.welch.df),
-        p_value=held and _short(held.welch.p),
+        delta_bpb=_rounded(held.delta_bpb) if held else None,
+        delta_nats=_rounded(held.delta_nats) if held else None,
+        t_statistic=_short(held.welch.statistic) if held else None,
+        welch_df=_short(held.welch.df) if held else None,
+        p_value=_short(held.welch.p) if held else None,
         rules={f"{one.rules.name} {one.rules.version}": _rules(one) for one in held.verdicts} if held else {},
+        same_tokenizer=_alike(facts),
         versus_base=_versus_base(facts),
         compliance={check.rule: check.kept for check in ruled},
         compliance_evidence={check.rule: dict(check.evidence) for check in ruled},
@@ -194,9 +209,24 @@ def _versus_base(facts: Facts) -> BaseRow | None:
         config=title,
         n=n,
         delta_bpb=round(test.difference, 8),
-        delta_nats=density and _rounded(density.nats(test.difference)),
+        delta_nats=_rounded(density.nats(test.difference)) if density else None,
         t_statistic=_short(test.statistic),
         p_value=_short(test.p),
+    )
+
+
+def _alike(facts: Facts) -> AlikeRow | None:
+    held = facts.comparison_alike
+    if held is None:
+        return None
+    return AlikeRow(
+        baseline=held.theirs.title,
+        pr=held.theirs.pr,
+        delta_bpb=round(held.delta_bpb, 8),
+        delta_nats=_rounded(held.delta_nats),
+        t_statistic=_short(held.welch.statistic),
+        welch_df=_short(held.welch.df),
+        p_value=_short(held.welch.p),
     )
 
 
@@ -223,11 +253,11 @@ def _gate(verdict: GateVerdict) -> GateRow:
     return GateRow(
         kept=verdict.kept,
         decides=verdict.gate.decides,
-        delta_bpb=test and _rounded(test.difference),
-        margin_bpb=test and _rounded(test.margin),
-        statistic=test and _short(test.statistic),
-        df=test and _short(test.df),
-        p_value=test and _short(test.p),
+        delta_bpb=_rounded(test.difference) if test else None,
+        margin_bpb=_rounded(test.margin) if test else None,
+        statistic=_short(test.statistic) if test else None,
+        df=_short(test.df) if test else None,
+        p_value=_short(test.p) if test else None,
         because=verdict.because,
     )
 

@@ -85,7 +85,12 @@ def test_nats_never_compare_across_tokenizers(kept: Record) -> None:
     assert data["delta_nats"] is None
     assert "| other tokenizers don't compare |" in section(readme(kept), "Against the record")
     assert data["versus_base"]["delta_nats"] == pytest.approx(-0.004 * NATS, abs=1e-6)
+    alike = data["same_tokenizer"]
+    assert (alike["baseline"], alike["pr"]) == ("#1019 abaybektursun", 1019), "the best on sp1024"
+    assert alike["delta_nats"] == pytest.approx(alike["delta_bpb"] * NATS, abs=1e-7)
+    assert "The best on the same tokenizer was #1019 abaybektursun of 2026-03-25" in readme(kept)
     march = submission(replace(kept, date="2026-03-26"))
+    assert march["same_tokenizer"] is None
     assert march["comparison_baseline_pr"] == 1019
     assert march["delta_nats"] == pytest.approx(march["delta_bpb"] * NATS, abs=1e-7)
 
@@ -120,6 +125,7 @@ def test_a_record_of_the_field_verifies_and_every_number_beside_the_other_is_rec
     gate = data["rules"]["pgolf-readme 2026-03-18"]["gates"]["0.005 nats better at p < 0.01"]
     places = [(data, name, name) for name in ("delta_bpb", "t_statistic", "welch_df", "p_value", "bytes_per_token")]
     places += [(gate, name, f"0.01.{name}") for name in ("delta_bpb", "margin_bpb", "statistic", "df", "p_value")]
+    places += [(data["same_tokenizer"], name, f"tokenizer.{name}") for name in ("delta_bpb", "delta_nats", "p_value")]
     places += [(data["versus_base"], name, f"versus_base.{name}") for name in ("delta_bpb", "delta_nats", "n")]
     evidence = data["compliance_evidence"]
     places += [(evidence[rule], name, f"{rule}.{name}") for rule in evidence for name in evidence[rule]]
@@ -153,6 +159,7 @@ def test_every_number_of_the_comparison_in_the_readme_is_checked(folder: Path, t
         (lambda against: against["record"]["val_bpb"].update({"0": 1.2}), "against.record is "),
         (lambda against: against.update(against_json("10min_16mb", "fineweb-sp1024-80", "2026-03-18")), "#49"),
         (lambda against: against.update(record=None, because="nothing"), "against.because is nothing"),
+        (lambda against: against["alike"].update(pr=549), "against.alike is "),
         (lambda against: against["rules"].pop(0), "against.rules is "),
         (lambda against: against["rules"].append(["mine", "1"]), "no rules mine 1: there is pgolf-readme 2026-03-18"),
     ],

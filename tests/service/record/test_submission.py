@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from service.record.schema import FILE, schema_differences
-from service.record.submission import BaseRow, GateRow, RulesRow, SeedRow, SubmissionFile, submission
+from service.record.submission import AlikeRow, BaseRow, GateRow, RulesRow, SeedRow, SubmissionFile, submission
 from tests.service.record.conftest import Lab
 
 SCHEMA = json.loads(FILE.read_text(encoding="utf-8"))
@@ -19,6 +19,7 @@ RULES = OF["rules"]["additionalProperties"]
 ROWS = {
     SubmissionFile: SCHEMA,
     SeedRow: OF["seed_results"]["additionalProperties"],
+    AlikeRow: OF["same_tokenizer"],
     BaseRow: OF["versus_base"],
     RulesRow: RULES,
     GateRow: RULES["properties"]["gates"]["additionalProperties"],
