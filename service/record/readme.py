@@ -190,7 +190,7 @@ def _changes(facts: Facts) -> Iterator[str]:
     yield _row(["Setting", f"`{baseline}`", "here"])
     yield _row(["---"] * 3)
     for one in changes:
-        yield _row([f"`{one.path}`", f"`{one.baseline}`", f"`{one.here}`"])
+        yield _row([f"`{one.path}`", *(f"`{value}`" if value else "" for value in (one.baseline, one.here))])
 
 
 def _compliance(facts: Facts) -> Iterator[str]:

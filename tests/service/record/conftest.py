@@ -52,7 +52,7 @@ def spec_of(**slot: Any) -> RunSpec:
         track="tiny_cpu",
         notes="A 2-layer net.",
         credits=(
-            Credit(pr=1306, what="SLOT on context", author="resouer", when="Slot"),
+            Credit(pr=1306, what="SLOT on context", author="somebody", when="Slot"),
             Credit(pr=478, what="XSA", when="Xsa"),
             Credit(pr=175, what="the stack"),
         ),
