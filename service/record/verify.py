@@ -151,7 +151,9 @@ def _claim_differences(folder: Path, facts: Facts, *, all_claims: bool) -> list[
     if text is not None and all_claims:
         wrong += line_differences(text, readme_of(facts), README)
     if all_claims:
-        wrong += (f"broken and not admitted: {rule}" for rule in broken(facts) if rule not in facts.about.non_record)
+        rules, admitted = broken(facts), facts.about.non_record
+        wrong += (f"broken and not admitted: {rule}" for rule in rules if rule not in admitted)
+        wrong += (f"admitted and not broken: {rule}" for rule in admitted if rule not in rules)
     return wrong
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import random
 import shutil
 import statistics
 from collections.abc import Mapping
@@ -22,6 +23,7 @@ from service.record.folder import Record, assemble
 from service.record.place import pull_request_folder
 from service.record.readme import readme
 from service.record.submission import submission
+from service.record.tracks import non_record
 from service.record.verify import verify
 from service.results import GroupResult
 from service.verdicts import known_rules
@@ -177,6 +179,27 @@ def test_an_easier_opponent_is_named(folder: Path, tmp_path: Path, change: Any, 
     assert any(line.startswith("reports.json: ") and says in line for line in verify(copy).mismatches)
 
 
+def test_random_damage_to_what_it_is_held_against_is_never_a_crash(folder: Path, tmp_path: Path) -> None:
+    copy, draw = shutil.copytree(folder, tmp_path / "copy"), random.Random(2)
+    path = copy / "reports.json"
+    good = path.read_bytes()
+    start = good.index(b'"against"')
+    for junk in (b"", b"0", b"}", b'"', b"null", b"[]", b"1e308", b"-1") * 6:
+        at = start + draw.randrange(900)
+        path.write_bytes(good[:at] + junk + good[at + draw.choice([0, 1, 7]) :])
+        json.dumps(verify(copy).to_json(), allow_nan=False)
+
+
+def test_a_reason_that_is_none_is_named(field_lab: Lab, tmp_path: Path) -> None:
+    group = scored(field_lab, {seed: value + 0.013 for seed, value in CLEAR.items()})
+    out = assemble(field_lab.record(group, non_record=True), tmp_path / "record")
+    assert verify(out).ok
+    data = json.loads((out / "reports.json").read_text(encoding="utf-8"))
+    data["about"]["non_record"].append("three_seeds: n = 1 (42); a record needs 3")
+    (out / "reports.json").write_text(json.dumps(data), encoding="utf-8")
+    assert any(line.startswith("admitted and not broken: three_seeds: n = 1") for line in verify(out).mismatches)
+
+
 # What is refused
 
 
@@ -292,6 +315,8 @@ def test_a_part_that_one_side_lacks_is_one_row(lab: Lab) -> None:
 def test_a_pull_request_s_folder_is_named_as_the_field_names_them(tmp_path: Path, name: str, folder: str) -> None:
     place = pull_request_folder(tmp_path, "10min_16mb", "2026-04-07", name)
     assert place == tmp_path / "records" / "track_10min_16mb" / folder
+    none = pull_request_folder(tmp_path, non_record("10min_16mb"), "2026-04-07", name)
+    assert none.parent == tmp_path / "records" / "track_non_record_16mb"
     assert not place.exists()
     place.mkdir(parents=True)
     with pytest.raises(RecordError, match="is there already and is never overwritten; give another --name"):
