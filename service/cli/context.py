@@ -53,27 +53,32 @@ class Commands:
 
     # What is asked for.
 
-    def recipe(self, name: str, changes: Sequence[str] | None) -> RunSpec:
-        """A recipe by name, with ``--set`` applied."""
-        spec = self.plain_recipe(name).at(parse_changes(changes or []))
-        if getattr(spec.config.pack, "fit_to", None) is None:
-            return spec
-        corpus = self.corpus(spec)
-        return with_code_bytes(spec, from_home(corpus.folder), corpus.digest)
+    def recipe_as_written(self, name: str) -> RunSpec:
+        """A recipe by name, for who only reads it: no corpus is looked at.
 
-    def plain_recipe(self, name: str) -> RunSpec:
-        """A recipe by name, as it is written."""
+        Raises:
+            SpecError: there is none of that name.
+        """
         if name not in self.recipes:
             raise SpecError(f"no recipe {name!r}; there is {', '.join(sorted(self.recipes))}")
         module, _, function = self.recipes[name].partition(":")
         spec: RunSpec = getattr(importlib.import_module(module), function)()
         return spec
 
+    def recipe(self, name: str, changes: Sequence[str] | None) -> RunSpec:
+        """A recipe by name, with ``--set`` applied; and the bytes of its script, where its artifact is to fill the cap
+        beside them, which the corpus has a say in."""
+        spec = self.recipe_as_written(name).at(parse_changes(changes or []))
+        if getattr(spec.config.pack, "fit_to", None) is None:
+            return spec
+        corpus = self.corpus(spec)
+        return with_code_bytes(spec, from_home(corpus.folder), corpus.digest)
+
     def baseline(self, spec: RunSpec, name: str | None = None) -> RunSpec:
         """The recipe that a record of ``spec`` lists its differences from: ``name``, else what its recipe says, else
         that recipe as it is written."""
         known = [one for one in (spec.baseline, spec.name) if one in self.recipes]
-        return self.plain_recipe(name) if name else self.plain_recipe(known[0]) if known else spec
+        return self.recipe_as_written(name or known[0]) if name or known else spec
 
     def run_of(
         self, spec: RunSpec, changes: Sequence[str] | None, seeds: str, reuse: Sequence[str] | None = None
