@@ -13,11 +13,13 @@ from service.errors import RecordError
 from service.experiment import contend, lookup
 from service.faults import Point, fault
 from service.record.folder import assemble, gather
+from service.record.place import pull_request_folder
+from service.record.tracks import non_record as non_record_track
 from service.record.verify import Verdict, verify
 from service.results import GroupResult
 from service.reuse import reuse_of
 from service.settings import Settings
-from service.spec import slug
+from service.spec import RunSpec, slug
 from service.wiring import Wiring, provenance
 
 
@@ -35,15 +37,19 @@ def record_group(
     compared: Sequence[GroupResult],
     wiring: Wiring,
     *,
+    baseline: RunSpec,
+    name: str | None = None,
     out: Path | None = None,
+    pull_request: Path | None = None,
     non_record: bool = False,
     tell: Callable[[str], None] = lambda _: None,
 ) -> Recorded:
     """Assemble the record of ``chosen``, best of ``compared``, and verify it from its own files. Its headline's scorer
-    is audited first, on this machine, unless the store has that audit; ``tell`` says so.
+    is audited first, on this machine, unless the store has that audit; ``tell`` says so. It is written to ``out``,
+    where an older one is replaced, or below ``pull_request``, a clone of the field's repository, where nothing is.
 
     Raises:
-        RecordError: a stage is missing, or a rule is broken and ``non_record`` doesn't admit it.
+        RecordError: a stage is missing, a rule is broken and ``non_record`` doesn't admit it, or the place is taken.
     """
     reused = [
         line
@@ -58,20 +64,29 @@ def record_group(
         {str(stage): None for stage in chosen.spec.scores if stage not in (Stage.SLIDING, chosen.headline)}
     )
     corpus = wiring.corpus(spec, lambda _: None)
+    today = datetime.date.today().isoformat()
+    title = name or (spec.name if not chosen.overlay else f"{spec.name}, {slug(chosen.overlay)}")
+
+    def place() -> Path:
+        if pull_request is None:
+            return out or default_folder(settings, today, spec.name, spec.digest())
+        track = non_record_track(spec.track) if non_record else spec.track
+        return pull_request_folder(pull_request, track, today, title)
+
+    place()  # refused before an audit is waited for
     group = lookup(contend(spec, chosen.overlay, tuple(chosen.seeds), corpus, chosen.headline, spec.scores), store)
     audit = plan_audit(spec, corpus, chosen.headline)
     if store.find(audit.key) is None:
         tell(f"audit of {chosen.headline}, which the record is to show")
         wiring.run_here(audit)
     fault(Point.AUDITED)
-    today = datetime.date.today().isoformat()
-    name = spec.name if not chosen.overlay else f"{spec.name}, {slug(chosen.overlay)}"
     record = gather(
         group,
         compared,
         audit,
         store,
-        name=name,
+        baseline=baseline,
+        name=title,
         author=settings.author,
         github_id=settings.github_id,
         date=today,
@@ -81,7 +96,7 @@ def record_group(
         non_record=non_record,
     )
     with wiring.alone("record"):  # another driver of the same command writes the same folder
-        folder = assemble(record, out or default_folder(settings, today, spec.name, spec.digest()))
+        folder = assemble(record, place())
     fault(Point.RECORD_DONE)
     return Recorded(folder=folder, group=group, verdict=verify(folder))
 

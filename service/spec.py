@@ -65,6 +65,19 @@ OWN = ("gang", "budget", "corpus")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Credit:
+    """Whose work a recipe builds on."""
+
+    pr: int
+    """Pull request of openai/parameter-golf."""
+    what: str
+    author: str = ""
+    """As that repository spells it; empty where it isn't known."""
+    when: str = ""
+    """Class of a part of the config: it counts where one is turned on. Empty: always."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class RunSpec:
     """Everything that decides a result, except the seed. Equal digests are the same experiment."""
 
@@ -78,6 +91,10 @@ class RunSpec:
     """The leaderboard a record of this recipe is for."""
     notes: str = described("")
     """What the recipe reproduces, and what it leaves out."""
+    baseline: str = described("naive")
+    """The recipe that a record lists its differences from."""
+    credits: tuple[Credit, ...] = field(default=(), metadata={"described": True})
+    """What a record of this recipe owes to whom."""
 
     def at(self, changes: Mapping[str, Any]) -> RunSpec:
         """This spec with fields replaced by dotted path: ``gang.*``, ``budget.*``, ``corpus``, else into the config.
@@ -246,12 +263,12 @@ def parse_seeds(text: str, option: str = "--seeds") -> tuple[int, ...]:
 
 def slug(changes: Mapping[str, Any]) -> str:
     """A short name of an overlay: ``lr=0.008 steps=8``; ``base`` when it is empty."""
-    return " ".join(f"{path.rsplit('.', 1)[-1]}={_brief(value)}" for path, value in changes.items()) or "base"
+    return " ".join(f"{path.rsplit('.', 1)[-1]}={brief(value)}" for path, value in changes.items()) or "base"
 
 
-def _brief(value: Any) -> str:
-    """A value in a title; of a group of fields those that aren't at their default."""
+def brief(value: Any) -> str:
+    """A value in a title or a table; of a group of fields those that aren't at their default."""
     if not is_dataclass(value) or isinstance(value, type):
         return str(value)
     own = [(one.name, getattr(value, one.name)) for one in fields(value) if getattr(value, one.name) != one.default]
-    return f"{type(value).__name__}({', '.join(f'{name}={_brief(part)}' for name, part in own)})"
+    return f"{type(value).__name__}({', '.join(f'{name}={brief(part)}' for name, part in own)})"

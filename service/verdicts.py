@@ -66,6 +66,8 @@ class Rules:
     version: str
     source: str
     gates: tuple[Gate, ...]
+    tracks: tuple[str, ...] = ()
+    """The leaderboards whose records it decides about; elsewhere it is only shown."""
 
     def __post_init__(self) -> None:
         if not any(gate.decides for gate in self.gates):
@@ -156,12 +158,19 @@ def read_rules(path: Path) -> tuple[Rules, ...]:
     """
     try:
         rows = json.loads(path.read_text(encoding="utf-8"))["rules"]
-        found = tuple(Rules(**{**row, "gates": tuple(_gate(gate) for gate in row["gates"])}) for row in rows)
+        found = tuple(_rules(row) for row in rows)
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise SpecError(f"{path}: no rules that can be read ({type(error).__name__}: {error})") from error
     if not found:
         raise SpecError(f"{path}: it has no rules")
     return found
+
+
+def _rules(row: Mapping[str, Any]) -> Rules:
+    tracks = row.get("tracks", [])
+    if not isinstance(tracks, list) or not all(isinstance(track, str) for track in tracks):
+        raise ValueError(f"rules {row.get('name')!r}: tracks is a list of names, got {tracks!r}")
+    return Rules(**{**row, "gates": tuple(_gate(gate) for gate in row["gates"]), "tracks": tuple(tracks)})
 
 
 def _gate(row: Mapping[str, Any]) -> Gate:

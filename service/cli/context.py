@@ -74,6 +74,12 @@ class Commands:
         corpus = self.corpus(spec)
         return with_code_bytes(spec, from_home(corpus.folder), corpus.digest)
 
+    def baseline(self, spec: RunSpec, name: str | None = None) -> RunSpec:
+        """The recipe that a record of ``spec`` lists its differences from: ``name``, else what its recipe says, else
+        that recipe as it is written."""
+        known = [one for one in (spec.baseline, spec.name) if one in self.recipes]
+        return self.recipe_as_written(name or known[0]) if name or known else spec
+
     def run_of(
         self, spec: RunSpec, changes: Sequence[str] | None, seeds: str, reuse: Sequence[str] | None = None
     ) -> Experiment:

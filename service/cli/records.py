@@ -11,6 +11,7 @@ from rich.console import Console
 from service.cli.context import MakeCommands
 from service.cli.options import SEEDS, Json, NonRecord, Seeds, Sets
 from service.cli.show import record_json, show_record, write_json
+from service.errors import SpecError
 from service.experiment import best_honest
 from service.record.field_verify import FieldVerdict, verify_any
 from service.record.verify import Verdict
@@ -33,14 +34,40 @@ def _add_assemble(record: typer.Typer, make: MakeCommands) -> None:
         seeds: Seeds = SEEDS,
         set_: Sets = None,
         out: Annotated[Path | None, typer.Option(help="The folder to make.")] = None,
+        pr: Annotated[
+            Path | None,
+            typer.Option(
+                "--pr",
+                help="A clone of the field's repository: write records/track_.../YYYY-MM-DD_NAME there, over nothing.",
+            ),
+        ] = None,
+        name: Annotated[str | None, typer.Option(help="What the record is called; the recipe by default.")] = None,
+        baseline_recipe: Annotated[
+            str | None, typer.Option(help="List the differences from that recipe; each recipe names one by default.")
+        ] = None,
         non_record: NonRecord = False,
         json_: Json = False,
     ) -> None:
-        """Make a record folder of a recipe from finished stages; the best honest score is its headline."""
+        """Make a record folder of a recipe from finished stages; the best honest score is its headline.
+
+        When a rule is broken, it is refused and every broken rule is named; --non-record makes it as what it is.
+        """
+        if pr and out:
+            raise SpecError(f"--pr {pr} and --out {out}: --pr says where by itself; give one of them")
         commands = make()
-        groups = commands.finished(commands.run_of(commands.recipe(recipe, set_), set_, seeds))
+        spec = commands.recipe(recipe, set_)
+        baseline = commands.baseline(spec, baseline_recipe)
+        groups = commands.finished(commands.run_of(spec, set_, seeds))
         recorded = record_group(
-            best_honest(groups), groups, commands.wiring, out=out, non_record=non_record, tell=commands.err.print
+            best_honest(groups),
+            groups,
+            commands.wiring,
+            baseline=baseline,
+            name=name,
+            out=out,
+            pull_request=pr,
+            non_record=non_record,
+            tell=commands.err.print,
         )
         if json_:
             write_json(record_json(recorded))

@@ -156,7 +156,9 @@ def _record_best(commands: Commands, groups: Sequence[GroupResult], non_record: 
     """The record of the best honest group, of a race's winner over the fresh seeds."""
     won = next((group for group in groups if group.won), None)
     chosen = (won.confirmed or won) if won else best_honest(groups)
-    return record_group(chosen, groups, commands.wiring, non_record=non_record, tell=commands.err.print)
+    baseline = commands.baseline(chosen.spec)
+    tell = commands.err.print
+    return record_group(chosen, groups, commands.wiring, baseline=baseline, non_record=non_record, tell=tell)
 
 
 def _add_plan(app: typer.Typer, make: MakeCommands) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
 
@@ -56,6 +56,8 @@ class Submission:
     """Those that it names."""
     track: str
     wrong: tuple[str, ...]
+    others: Mapping[str, Decimal] = field(default_factory=dict)
+    """Numbers beside another record: its pull request, differences to it, and tests of them."""
 
 
 def read_submission(text: str) -> Submission:
@@ -74,7 +76,9 @@ def read_submission(text: str) -> Submission:
     claims = tuple(_walk(data, "", None, seeds, 0))
     named = tuple(dict.fromkeys([*seeds, *(claim.seed for claim in claims if claim.seed is not None)]))
     track = data.get("track")
-    return Submission(claims=claims, seeds=named, track=track if isinstance(track, str) else "", wrong=tuple(wrong))
+    others = {key: found for key, value in data.items() if OTHERS.search(key) and (found := number(value)) is not None}
+    track = track if isinstance(track, str) else ""
+    return Submission(claims=claims, seeds=named, track=track, wrong=tuple(wrong), others=others)
 
 
 def _constant(_: str) -> None:

@@ -12,8 +12,12 @@ from typing import Any
 from model.report import StageReport
 from service.audit import audit_digest, audit_of
 from service.errors import RecordError
+from service.record.against import against_json
+from service.record.changes import changes_of
+from service.record.credits import credits_of
 from service.record.facts import About, Facts, facts_of
 from service.results import GroupResult, SeedResult
+from service.spec import RunSpec
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -28,6 +32,8 @@ class Record:
     group: GroupResult
     compared: tuple[GroupResult, ...] = ()
     """All groups of the sweep that chose the config, ``group`` among them; empty when nothing was compared."""
+    baseline: RunSpec
+    """The recipe that the config's differences are listed from."""
     corpus_digest: str
     git_sha: str
     git_dirty: bool
@@ -55,10 +61,15 @@ class Record:
 
 
 def reports_of(record: Record) -> dict[str, Any]:
-    """``reports.json`` without its list of files: who and where, the compared scores, every report of every seed."""
+    """``reports.json`` without its list of files: who and where, what it is held against, the compared scores, every
+    report of every seed."""
+    spec = record.group.spec
     return {
         "about": dataclasses.asdict(about(record)),
+        "against": against_json(record.track, spec.corpus, record.date),
         "compared": [_compared(group) for group in record.compared],
+        "changes": [dataclasses.asdict(change) for change in changes_of(record.baseline, spec)],
+        "credits": [dataclasses.asdict(credit) for credit in credits_of(spec)],
         "seeds": {str(seed): _stages(result) for seed, result in record.group.seeds.items()},
     }
 
@@ -85,6 +96,7 @@ def about(record: Record) -> About:
         non_record=list(record.non_record),
         recipe=spec.name,
         title=group.title,
+        baseline=record.baseline.name,
         spec_digest=spec.digest(),
         headline=str(group.headline),
         audit_key=record.audit_key,

@@ -14,7 +14,7 @@ from model.job import ARTIFACT
 from model.stages import Stage
 from service.audit import audit_of, verdicts
 from service.record.compare import json_differences, read_object, read_text
-from service.record.facts import NON_RECORD, Facts, facts_of
+from service.record.facts import Facts, facts_of
 from service.record.logs import LABELS, SeedLog, read_log
 from service.spec import Budget
 
@@ -160,12 +160,13 @@ def stand_in(logs: Mapping[int, SeedLog]) -> dict[str, Any]:
         "blurb",
         "recipe",
         "title",
+        "baseline",
         "spec_digest",
         "audit_key",
         "audit_digest",
     )
     about = dict.fromkeys((*texts, "device", "corpus", "corpus_digest", "git_sha"), "") | {
-        "track": NON_RECORD + "16mb",
+        "track": "",
         "non_record": [],
         "headline": str(shared[-1]) if shared else "",
         "artifact_cap_bytes": cap.artifact_bytes,
@@ -180,8 +181,11 @@ def stand_in(logs: Mapping[int, SeedLog]) -> dict[str, Any]:
         Stage.TRAIN: {"train_steps": 0, "train_s": 0.0},
         Stage.PACK: {"model_bytes": 0},
     } | {
-        stage: {"val_loss_nats": 0.0, "val_bpb": 0.0, "eval_s": 0.0, "scored_twice": 0, "exposed": 0}
+        stage: dict.fromkeys(("val_loss_nats", "val_bpb", "eval_s"), 0.0)
+        | dict.fromkeys(("tokens", "text_bytes", "scored_twice", "exposed"), 0)
         for stage in shared
     }
     stages = {str(stage): {**blank, "metrics": metrics} for stage, metrics in measured.items()}
-    return {"about": about, "compared": [], "seeds": {str(seed): stages for seed in logs}}
+    nothing: dict[str, Any] = {"compared": [], "changes": [], "credits": []}
+    nothing["against"] = {"record": None, "alike": None, "because": "", "rules": []}
+    return {"about": about, **nothing, "seeds": {str(seed): stages for seed in logs}}

@@ -15,11 +15,13 @@ from typing import Any
 from model.audit.rules import AuditRule
 from model.job import ARTIFACT
 from model.stages import Stage
+from service.inference import Density
+from service.record.against import Against, Beaten, Comparison, against_from_json, compared, tokenizer_of
+from service.record.changes import Change
 from service.record.logs import LABELS, SeedLog
+from service.record.tracks import NON_RECORD as NON_RECORD
+from service.spec import Credit
 from service.stats import Sample
-
-NON_RECORD = "non_record_"
-"""Begins the track of what isn't a record; the field's is ``non_record_16mb``."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,6 +38,8 @@ class About:
     recipe: str
     title: str
     """How the config differs from the recipe."""
+    baseline: str
+    """The recipe that its changes are listed from."""
     spec_digest: str
     headline: str
     audit_key: str
@@ -63,6 +67,10 @@ class ScoreFacts:
     """Nats per token, 8 decimals."""
     val_bpb: float
     eval_ms: int
+    tokens: int
+    """How many were scored."""
+    text_bytes: int
+    """Of the text that they stand for."""
     scored_twice: int
     """Tokens that were scored more than once."""
     exposed: int
@@ -124,6 +132,10 @@ class Facts:
     compared: tuple[ComparedFacts, ...]
     audit: tuple[AuditRule, ...]
     """What the audit of the headline found; empty when there is none."""
+    changes: tuple[Change, ...]
+    """From the baseline recipe."""
+    credits: tuple[Credit, ...]
+    against: Against
 
     @property
     def bpb(self) -> Sample:
@@ -133,6 +145,46 @@ class Facts:
     def sample(self, stage: str) -> Sample:
         """Bits per byte of one scoring stage."""
         return Sample(values={seed.seed: seed.scores[stage].val_bpb for seed in self.seeds})
+
+    @property
+    def loss(self) -> Sample:
+        """The headline's nats per token."""
+        return Sample(values={seed.seed: seed.scores[self.about.headline].val_loss for seed in self.seeds})
+
+    @property
+    def density(self) -> Density | None:
+        """Of the tokenizer, from the headline in both units; None where one of them is 0."""
+        try:
+            return Density.measured(tokenizer_of(self.about.corpus), self.loss.mean, self.bpb.mean)
+        except (ValueError, ArithmeticError):
+            return None
+
+    @property
+    def comparison(self) -> Comparison | None:
+        """Beside the record that it has to beat; None when it is held against none."""
+        return self._beside(self.against.record)
+
+    @property
+    def comparison_alike(self) -> Comparison | None:
+        """Beside the best on the same tokenizer, where that is another."""
+        return self._beside(self.against.alike)
+
+    def _beside(self, theirs: Beaten | None) -> Comparison | None:
+        density = self.density
+        return compared(theirs, self.against.rules, self.bpb, density) if theirs and density else None
+
+    @property
+    def base(self) -> ComparedFacts | None:
+        """The config that the others were compared with; None when nothing was compared."""
+        if len(self.compared) < 2:
+            return None
+        return next((row for row in self.compared if row.title == "base"), self.compared[0])
+
+    @property
+    def own_row(self) -> ComparedFacts | None:
+        """This record's config among those that were compared."""
+        own = (self.about.title, self.about.headline)
+        return next((row for row in self.compared if (row.title, row.headline) == own), None)
 
     def artifact_bytes(self, seed: SeedFacts) -> int:
         """Code and model together: what the cap counts."""
@@ -171,6 +223,9 @@ def facts_of(
             seeds=tuple(_seed(seed, seeds[seed], logs[seed] if logs else None) for seed in sorted(seeds)),
             compared=tuple(_compared(row) for row in reports["compared"]),
             audit=audit,
+            changes=tuple(Change(**row) for row in reports["changes"]),
+            credits=tuple(Credit(**row) for row in reports["credits"]),
+            against=against_from_json(reports["against"]),
         )
     except (KeyError, TypeError, AttributeError, ArithmeticError) as error:
         raise ValueError(f"{type(error).__name__}: {error}") from error
@@ -222,6 +277,8 @@ def _score(stage: Stage, metrics: Mapping[str, Any], log: SeedLog | None) -> Sco
         val_loss=round(val_loss, 8),
         val_bpb=round(val_bpb, 8),
         eval_ms=eval_ms,
+        tokens=int(metrics["tokens"]),
+        text_bytes=int(metrics["text_bytes"]),
         scored_twice=int(metrics["scored_twice"]),
         exposed=int(metrics["exposed"]),
         off_one=float(metrics["off_one"]) if "off_one" in metrics else None,

@@ -17,6 +17,7 @@ from model.audit.rules import AUDIT_FILE
 from service.record.checks import SEEDS_NEEDED
 from service.record.claims import Submission, read_submission
 from service.record.compare_field import Reading, submission_differences
+from service.record.deltas import delta_differences
 from service.record.evidence import CODE, README, REPORTS, SUBMISSION
 from service.record.field_facts import LogSet, log_sets
 from service.record.field_log import FieldLog, read_bytes, read_field_log
@@ -118,6 +119,9 @@ def verify_field(folder: Path, caps: Mapping[str, float]) -> FieldVerdict:
     wrong += _log_troubles(logs)
     sets = tuple(_claimed_seeds(one, submission, notes) for one in sets)
     reading, differences, more = submission_differences(name, submission, sets)
+    wrong += differences
+    notes += more
+    differences, more = delta_differences(name, submission, reading, sets)
     wrong += differences
     notes += more
     if text := _readme(folder, wrong):

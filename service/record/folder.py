@@ -36,15 +36,16 @@ from service.record.evidence import (
     SUBMISSION,
     log_name,
 )
-from service.record.facts import NON_RECORD
 from service.record.figures import write_figure
 from service.record.logs import LABELS, seed_log, size_lines
 from service.record.readme import readme_of
 from service.record.submission import submission_of
+from service.record.tracks import non_record as non_record_track
 from service.record.verify import verify
 from service.record.wrap import READABLE, shipped
 from service.results import GroupResult, SeedResult, SeedStatus
 from service.source import ROOT
+from service.spec import RunSpec
 from service.stages import PlannedStage
 
 __all__ = ["Record", "assemble", "gather"]
@@ -59,6 +60,7 @@ def gather(
     audit: PlannedStage,
     store: StageStore,
     *,
+    baseline: RunSpec,
     name: str,
     author: str,
     github_id: str,
@@ -72,7 +74,8 @@ def gather(
     """Everything a record of ``group`` needs: its logs, curves and ``audit`` from the store, its code from ``root``.
 
     ``compared`` are all groups of the sweep that chose the config, ``group`` among them; ``corpus_folder`` is where
-    the script looks for the corpus when DATA_PATH isn't set. With ``non_record`` broken rules are admitted.
+    the script looks for the corpus when DATA_PATH isn't set; the config's differences are listed from ``baseline``.
+    With ``non_record`` broken rules are admitted.
 
     Raises:
         RecordError: a seed failed or is unfinished, a rule is broken and not admitted, or a log, a curve or the audit
@@ -89,6 +92,7 @@ def gather(
         date=date,
         group=group,
         compared=tuple(compared),
+        baseline=baseline,
         corpus_digest=corpus_digest,
         git_sha=git_sha,
         git_dirty=git_dirty,
@@ -98,7 +102,7 @@ def gather(
         curves={seed: _curve(result, store) for seed, result in group.seeds.items()},
         audit_key=audit.key,
         audit=_audit(audit, store),
-        track=NON_RECORD + spec.track.removeprefix("10min_") if non_record else spec.track,
+        track=non_record_track(spec.track) if non_record else spec.track,
     )
     if non_record:
         record = replace(record, non_record=broken(record_facts(record)))
@@ -125,7 +129,7 @@ def assemble(record: Record, out: Path) -> Path:
             _write(record, scratch)
             verdict = verify(scratch)
             if not verdict.ok:
-                raise RecordError("the logs don't bear the reports out: " + "; ".join(verdict.mismatches))
+                raise RecordError("what was written doesn't hold: " + "; ".join(verdict.mismatches))
             scratch.chmod(0o755)
             fault(Point.RECORD_WRITTEN)
             _publish(scratch, target)
@@ -163,7 +167,9 @@ def check_rules(record: Record) -> None:
     """
     rules = [rule for rule in broken(record_facts(record)) if rule not in record.non_record]
     if rules:
-        raise RecordError(f"this is no record: {'; '.join(rules)}. As a non-record it can be assembled")
+        raise RecordError(
+            f"this is no record: {'; '.join(rules)}. With --non-record it is assembled as what it is, and says so"
+        )
 
 
 CODEC_PACKAGES = {"brotli": {"brotli"}, "zstd": {"zstandard"}, "rans": {"constriction", "brotli", "zstandard"}}

@@ -6,12 +6,15 @@ from collections.abc import Iterator, Sequence
 
 from model.stages import Stage
 from service.corpus.fineweb import how_to_get
-from service.record.checks import checks
+from service.record.against import Comparison
+from service.record.checks import WORDS, checks
 from service.record.contents import Record, record_facts
-from service.record.facts import NON_RECORD, ComparedFacts, Facts
+from service.record.facts import ComparedFacts, Facts
 from service.record.logs import LABELS
-from service.record.submission import hardware
-from service.stats import Sample
+from service.record.submission import hardware, versus_base
+from service.record.tracks import NON_RECORD, field_track
+from service.stats import Sample, show
+from service.verdicts import RulesVerdict
 
 COLUMNS = {Stage.SLIDING: "Sliding", Stage.TTT: "TTT", Stage.SLOT: "SLOT"}
 
@@ -23,16 +26,18 @@ def readme(record: Record) -> str:
 
 def readme_of(facts: Facts) -> str:
     """``README.md`` of these facts."""
-    sections = (_head, _seeds, _compared, _compliance, _reproduction, _provenance)
-    return "\n".join("\n".join([*section(facts), ""]) for section in sections)
+    parts = (_head, _seeds, _against, _compared, _changes, _compliance, _reproduction, _credits, _provenance)
+    return "\n".join("\n".join([*section(facts), ""]) for section in parts)
 
 
 def _head(facts: Facts) -> Iterator[str]:
     about, bpb, n = facts.about, facts.bpb, facts.bpb.n
     largest = max(facts.artifact_bytes(seed) for seed in facts.seeds)
-    kind = "Non-record" if about.track.startswith(NON_RECORD) else "Record"
-    yield f"# {kind}: {about.name} - val_bpb {bpb.mean:.4f} ({n}-seed mean)"
+    none = about.track.startswith(NON_RECORD)
+    yield f"# {'Non-record' if none else 'Record'}: {about.name} - val_bpb {bpb.mean:.4f} ({n}-seed mean)"
     yield ""
+    if none:
+        yield from _no_record(facts)
     spread = "one seed, no sd" if bpb.sd is None else f"{n}-seed mean, sd {bpb.sd:.6f} with n - 1"
     yield f"**val_bpb = {bpb.mean:.6f} ({spread}) | {largest:,} bytes | {hardware(facts)}**"
     yield ""
@@ -40,11 +45,19 @@ def _head(facts: Facts) -> Iterator[str]:
     yield ""
     change = "as it is" if about.title == "base" else f"with `{about.title}`"
     yield f"The score is `{LABELS[Stage(about.headline)]}`; the config is recipe `{about.recipe}` {change}."
-    if about.non_record:
+    aside = "" if field_track(about.track) else ", which is no leaderboard of the field"
+    yield f"Track: `{about.track}`{aside}."
+
+
+def _no_record(facts: Facts) -> Iterator[str]:
+    reasons = facts.about.non_record
+    if not reasons:
+        yield "**This is not a record**: it was assembled as a non-record, though no rule is broken."
+    else:
+        yield f"**This is not a record**: {len(reasons)} of {len(checks(facts))} rules are broken."
         yield ""
-        yield "Not a record, because these rules are broken:"
-        yield ""
-        yield from (f"- {reason}" for reason in about.non_record)
+        yield from (f"- {reason}" for reason in reasons)
+    yield ""
 
 
 def _seeds(facts: Facts) -> Iterator[str]:
@@ -71,20 +84,74 @@ def _seeds(facts: Facts) -> Iterator[str]:
     yield "![Training loss of the seeds, and val_bpb of every config compared](figure.png)"
 
 
+def _against(facts: Facts) -> Iterator[str]:
+    held = facts.comparison
+    yield "## Against the record"
+    yield ""
+    if held is None:
+        yield f"Held against no record of the field: {facts.against.because or 'there is none'}."
+        return
+    yield f"The best on {facts.about.date}, which a record has to beat, was {_named(held)}."
+    yield ""
+    yield from _held(facts, held, decides=True)
+    yield ""
+    yield "A record keeps every gate of one rule set that decides; the others are shown."
+    if alike := facts.comparison_alike:
+        yield ""
+        yield f"The best on the same tokenizer was {_named(alike)}; this decides nothing."
+        yield ""
+        yield from _held(facts, alike, decides=False)
+
+
+def _named(held: Comparison) -> str:
+    one = held.theirs
+    return f"{one.title} of {one.date} (tokenizer {one.tokenizer or 'unknown'}, numbers from its {one.evidence})"
+
+
+def _held(facts: Facts, held: Comparison, *, decides: bool) -> Iterator[str]:
+    theirs, density = held.theirs, facts.density
+    bytes_per_token = f", {density.bytes_per_token:.5f} bytes each" if density else ""
+    nats = "other tokenizers don't compare" if held.delta_nats is None else f"{held.delta_nats:+.6f}"
+    yield _row(["Unit", "here", theirs.title, "difference"])
+    yield _row(["---"] * 4)
+    yield _row(["bits per byte", show(facts.bpb, 6), show(theirs.bpb, 6), f"{held.delta_bpb:+.6f}"])
+    yield _row([f"nats per token{bytes_per_token}", show(facts.loss, 6), "", nats])
+    yield ""
+    yield _row(["Rules", "Gate", "Verdict", "Numbers"])
+    yield _row(["---"] * 4)
+    deciding = held.deciding(facts.about.date) if decides else ()
+    for verdict in held.verdicts:
+        yield from _gates(verdict, decides=verdict in deciding)
+
+
+def _gates(verdict: RulesVerdict, *, decides: bool) -> Iterator[str]:
+    rules = verdict.rules
+    name = f"{rules.name} ({rules.version}): {WORDS[verdict.kept]}" + (", decides" if decides else ", shown")
+    for one in verdict.gates:
+        aside = "" if one.gate.decides else " (shown)"
+        yield _row([name, one.gate.name + aside, WORDS[one.kept], one.because])
+
+
 def _compared(facts: Facts) -> Iterator[str]:
     yield "## What was compared"
     yield ""
-    if len(facts.compared) < 2:
+    base = facts.base
+    if base is None:
         yield "Nothing: one config was run, and the mean is not the best of several."
         return
-    base = next((row for row in facts.compared if row.title == "base"), facts.compared[0])
-    yield _row(["Config", "Score", "n", "val_bpb mean", "sd (n - 1)", f"paired difference to `{base.title}`"])
-    yield _row(["---"] * 6)
+    columns = ["Config", "Score", "n", "val_bpb mean", "sd (n - 1)", f"paired difference to `{base.title}`"]
+    yield _row([*columns, "in nats per token"])
+    yield _row(["---"] * 7)
     for row in facts.compared:
-        yield _row(_compared_cells(row, base, row.title == facts.about.title))
+        yield _row(_compared_cells(facts, row, base))
     seeds = sorted({seed for row in facts.compared for seed in (*row.bpb.values, *row.unfinished)})
     both = [seed.seed for seed in facts.seeds if seed.seed in seeds]
     yield ""
+    if found := versus_base(facts):
+        title, n, test = found
+        p = test.missing if test.p is None else f"t = {test.statistic:.2f}, one-sided p = {test.p:.3g}"
+        tried = f"not corrected for {len(facts.compared) - 1} tried"
+        yield f"Beside `{title}`, paired over {n} seeds: {test.difference:+.6f} BPB, {p}, {tried}."
     yield (
         f"The config is one of {len(facts.compared)} that were compared on seeds {_listed(seeds)}. "
         f"Seeds of this record that took part in that choice: {_listed(both)}. "
@@ -92,27 +159,47 @@ def _compared(facts: Facts) -> Iterator[str]:
     )
 
 
-def _compared_cells(row: ComparedFacts, base: ComparedFacts, chosen: bool) -> list[str]:
+def _compared_cells(facts: Facts, row: ComparedFacts, base: ComparedFacts) -> list[str]:
     sample, difference = row.bpb, row.bpb.minus(base.bpb)
     count = f"{sample.n}" + (f" (unfinished: {_listed(row.unfinished)})" if row.unfinished else "")
-    paired = "-"
+    paired, nats = "-", "-"
     if row is not base and difference.n:
         paired = f"{difference.mean:+.6f}" + ("" if difference.sd is None else f" ± {difference.sd:.6f}")
         paired += f" (n = {difference.n})"
+        nats = f"{density.nats(difference.mean):+.6f}" if (density := facts.density) else "-"
     return [
-        f"`{row.title}`" + (" (this record)" if chosen else ""),
+        f"`{row.title}`" + (" (this record)" if row is facts.own_row else ""),
         f"`{LABELS[Stage(row.headline)]}`" + (" (leaks)" if row.leaks else ""),
         count,
         f"{sample.mean:.6f}" if sample.n else "-",
         "-" if sample.sd is None else f"{sample.sd:.6f}",
         paired,
+        nats,
     ]
 
 
+def _changes(facts: Facts) -> Iterator[str]:
+    baseline, changes = facts.about.baseline, facts.changes
+    yield f"## What differs from `{baseline}`"
+    yield ""
+    if not changes:
+        yield "Nothing: it is that config."
+        return
+    yield f"{len(changes)} settings differ from recipe `{baseline}`, each by the path that `--set` takes."
+    yield ""
+    yield _row(["Setting", f"`{baseline}`", "here"])
+    yield _row(["---"] * 3)
+    for one in changes:
+        yield _row([f"`{one.path}`", *(f"`{value}`" if value else "" for value in (one.baseline, one.here))])
+
+
 def _compliance(facts: Facts) -> Iterator[str]:
+    ruled = checks(facts)
     yield "## Compliance"
     yield ""
-    yield from (f"- [{'x' if check.kept else ' '}] {check.rule}: {check.because}" for check in checks(facts))
+    yield f"{sum(check.kept for check in ruled)} of {len(ruled)} rules are kept."
+    yield ""
+    yield from (f"- [{'x' if check.kept else ' '}] {check.rule}: {check.because}" for check in ruled)
 
 
 def _reproduction(facts: Facts) -> Iterator[str]:
@@ -130,6 +217,18 @@ def _reproduction(facts: Facts) -> Iterator[str]:
     yield ""
     yield f"The script finds the corpus where `{how_to_get(about.corpus)}` puts it and refuses any other than digest"
     yield f"`{about.corpus_digest}`; DATA_PATH names another folder."
+
+
+def _credits(facts: Facts) -> Iterator[str]:
+    yield "## Credits"
+    yield ""
+    if not facts.credits:
+        yield f"Recipe `{facts.about.recipe}` names nobody's work."
+        return
+    yield "Pull requests of openai/parameter-golf that this builds on:"
+    yield ""
+    for one in facts.credits:
+        yield f"- #{one.pr}{f' ({one.author})' if one.author else ''}: {one.what}"
 
 
 def _provenance(facts: Facts) -> Iterator[str]:

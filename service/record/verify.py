@@ -15,12 +15,14 @@ from typing import Any
 
 from model.job import ARTIFACT
 from model.stages import Stage
+from service.record.against import against_json
 from service.record.checks import broken
 from service.record.compare import json_differences, line_differences, read_object, read_text
 from service.record.evidence import CODE, README, REPORTS, SUBMISSION, Evidence, attempt, log_name, read_folder
 from service.record.facts import Facts, SeedFacts, facts_of
 from service.record.logs import SeedLog
 from service.record.readme import readme_of
+from service.record.schema import schema_differences
 from service.record.submission import MEASURED, submission_of
 
 UNIT_BPB = 1e-8
@@ -94,6 +96,7 @@ def verify(
     wrong = [*evidence.wrong]
     if evidence.reports:
         wrong += _file_differences(folder, evidence.reports)
+        wrong += _against_differences(evidence.reports)
     if facts:
         wrong += (line for seed in facts.seeds for line in _log_differences(evidence.logs[seed.seed], seed, facts))
         wrong += _report_differences(evidence, facts)
@@ -143,11 +146,14 @@ def _claim_differences(folder: Path, facts: Facts, *, all_claims: bool) -> list[
     if found is not None:
         wanted = expected if all_claims else {name: expected[name] for name in MEASURED}
         wrong += json_differences(found, wanted, SUBMISSION)
+        wrong += schema_differences(found, SUBMISSION) if all_claims else ()
     text = attempt(wrong, README, lambda: read_text(folder / README))
     if text is not None and all_claims:
         wrong += line_differences(text, readme_of(facts), README)
     if all_claims:
-        wrong += (f"broken and not admitted: {rule}" for rule in broken(facts) if rule not in facts.about.non_record)
+        rules, admitted = broken(facts), facts.about.non_record
+        wrong += (f"broken and not admitted: {rule}" for rule in rules if rule not in admitted)
+        wrong += (f"admitted and not broken: {rule}" for rule in admitted if rule not in rules)
     return wrong
 
 
@@ -192,6 +198,15 @@ def _report_differences(evidence: Evidence, facts: Facts) -> Iterator[str]:
         own = (row.title, row.headline) == (facts.about.title, facts.about.headline)
         if own and not fresh and row.bpb != facts.bpb:
             yield f"{REPORTS}: compared {row.title!r} is {dict(row.bpb.values)}, the logs say {dict(facts.bpb.values)}"
+
+
+def _against_differences(reports: Mapping[str, Any]) -> Iterator[str]:
+    """Nobody chooses what to beat: it is the best of the day, with the numbers that are known of it."""
+    about = reports["about"]
+    expected = against_json(about["track"], about["corpus"], about["date"])
+    for name, value in expected.items():
+        if reports["against"].get(name) != value:
+            yield f"{REPORTS}: against.{name} is {reports['against'].get(name)}, the leaderboard's data say {value}"
 
 
 def _density_differences(metrics: Mapping[str, Any], place: str) -> Iterator[str]:

@@ -11,6 +11,7 @@ from model.score.stage import ScoreConfig
 from model.score.windows import WindowConfig
 from model.train import TrainConfig
 from service.spec import Budget, GangShape, RunSpec
+from sweeps.recipes.credits import PR1303, STACK
 
 
 def core() -> RunSpec:
@@ -30,4 +31,5 @@ def core() -> RunSpec:
         gang=GangShape(ranks=8, threads=4, device="cuda", hardware="H100-SXM"),
         budget=Budget(),
         notes="SP1024 core at full size; needs 8 GPUs",
+        credits=(*STACK, PR1303),
     )

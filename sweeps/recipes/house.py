@@ -18,6 +18,18 @@ from model.quant.gptq import Gptq
 from model.quant.pack import PackConfig
 from model.score.windows import WindowConfig
 from service.spec import RunSpec
+from sweeps.recipes.credits import (
+    PR1135,
+    PR1413,
+    PR1514,
+    PR1787,
+    PR1855,
+    RANS,
+    ROW_MUON,
+    SMEAR_FIX,
+    STACK,
+    WARMDOWN,
+)
 from sweeps.recipes.naive import CPU_CAP_BYTES, naive_cpu
 from sweeps.recipes.pr1493 import pr1493
 from sweeps.recipes.twins import twin_of
@@ -56,6 +68,7 @@ def house() -> RunSpec:
             pack=PACK,
         ),
         notes="the best legal stack of what is here",
+        credits=(*spec.credits, PR1514, PR1855, SMEAR_FIX, PR1787, PR1135, RANS),
     )
 
 
@@ -110,4 +123,5 @@ def house_cpu() -> RunSpec:
             ),
         ),
         notes="house, sized for two CPU cores",
+        credits=(*STACK, SMEAR_FIX, ROW_MUON, WARMDOWN, RANS, PR1413),
     )

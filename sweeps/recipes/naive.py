@@ -12,6 +12,7 @@ from model.score.windows import WindowConfig
 from model.train import TrainConfig
 from service.spec import Budget, GangShape, RunSpec
 from sweeps.recipes.core import core
+from sweeps.recipes.credits import PARTS
 from sweeps.recipes.twins import twin_of
 
 
@@ -62,6 +63,7 @@ def naive() -> RunSpec:
             score=replace(spec.config.score, windows=WindowConfig(seq_len=1024, stride=1024), slot=None),
         ),
         notes="the public repository's default",
+        credits=PARTS,
     )
 
 
@@ -109,4 +111,5 @@ def naive_cpu() -> RunSpec:
         gang=GangShape(ranks=1, threads=1, device="cpu", hardware="cpu"),
         budget=Budget(artifact_bytes=CPU_CAP_BYTES),
         notes="naive, sized for two CPU cores",
+        baseline="naive_cpu",
     )

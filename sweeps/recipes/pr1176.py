@@ -17,6 +17,7 @@ from model.quant.pack import PackConfig
 from model.score.slot import Slot
 from service.spec import RunSpec
 from sweeps.recipes.core import core
+from sweeps.recipes.credits import PR1135, PR1176, STACK
 from sweeps.recipes.twins import twin_of
 
 
@@ -62,6 +63,7 @@ def pr1176() -> RunSpec:
             score=replace(config.score, ttt=ttt, slot=slot),
         ),
         notes="#1176 as coded: its SLOT leaks, on weights trained on all that it scores",
+        credits=(*STACK, PR1176, PR1135),
     )
 
 

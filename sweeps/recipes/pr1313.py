@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from model.score.windows import WindowConfig
 from service.spec import RunSpec
+from sweeps.recipes.credits import PR1313
 from sweeps.recipes.pr1303 import pr1303
 from sweeps.recipes.twins import twin_of
 
@@ -23,7 +24,8 @@ def pr1313() -> RunSpec:
         slot=replace(spec.config.score.slot, steps=24, lr=0.012, lr_min=0.001),
     )
     notes = "#1313 as coded: leaks, #1303 with more SLOT steps"
-    return replace(spec, name="pr1313", config=replace(spec.config, score=score), notes=notes)
+    config = replace(spec.config, score=score)
+    return replace(spec, name="pr1313", config=config, notes=notes, credits=(*spec.credits, PR1313))
 
 
 def pr1313_tiny() -> RunSpec:

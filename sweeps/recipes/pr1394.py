@@ -13,6 +13,7 @@ from model.quant.pack import PackConfig
 from model.quant.sdclip import SdClip
 from service.spec import RunSpec
 from sweeps.recipes.core import core
+from sweeps.recipes.credits import PR1394, ROW_MUON, STACK
 from sweeps.recipes.twins import twin_of
 
 
@@ -53,6 +54,7 @@ def pr1394() -> RunSpec:
             score=replace(config.score, slot=None),
         ),
         notes="#1394 as coded",
+        credits=(*STACK, PR1394, ROW_MUON),
     )
 
 

@@ -17,6 +17,7 @@ from model.quant.pack import PackConfig
 from model.quant.sdclip import SdClip
 from service.spec import RunSpec
 from sweeps.recipes.core import core
+from sweeps.recipes.credits import PR1135, PR1416, PR1423, ROW_MUON, STACK
 from sweeps.recipes.twins import twin_of
 
 
@@ -49,6 +50,7 @@ def pr1423() -> RunSpec:
             score=replace(config.score, slot=None),
         ),
         notes="#1423 as coded: leaks, trained on the validation split; no recurrence, no MuonEq-R",
+        credits=(*STACK, PR1423, PR1416, PR1135),
     )
 
 
@@ -69,6 +71,7 @@ def pr1423_as_claimed() -> RunSpec:
             train=replace(config.train, optim=optim),
         ),
         notes="#1423 with the depth recurrence and MuonEq-R of its title: leaks as it does",
+        credits=(*spec.credits, ROW_MUON),
     )
 
 

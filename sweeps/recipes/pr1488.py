@@ -7,6 +7,7 @@ from dataclasses import replace
 from model.adapt.prequant import Prequant
 from model.adapt.stage import AdaptConfig
 from service.spec import RunSpec
+from sweeps.recipes.credits import PR1488
 from sweeps.recipes.pr1313 import pr1313
 from sweeps.recipes.twins import twin_of
 
@@ -29,6 +30,7 @@ def pr1488() -> RunSpec:
             adapt=AdaptConfig(prequant=Prequant(lr=0.00045, epochs=10, freeze_blocks=1)),
         ),
         notes="#1488 as coded: leaks twice, trained on the validation split and SLOT on what it scores",
+        credits=(*spec.credits, PR1488),
     )
 
 

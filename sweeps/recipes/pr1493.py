@@ -8,6 +8,7 @@ from model.adapt.ttt import Ttt
 from model.net.parallel import ParallelResidual
 from model.net.recurrence import Recurrence
 from service.spec import RunSpec
+from sweeps.recipes.credits import PR1493
 from sweeps.recipes.pr1394 import pr1394
 from sweeps.recipes.twins import twin_of
 
@@ -40,6 +41,7 @@ def pr1493() -> RunSpec:
             score=replace(config.score, ttt=Ttt()),
         ),
         notes="#1493 as coded",
+        credits=(*spec.credits, PR1493),
     )
 
 

@@ -9,6 +9,7 @@ from model.adapt.ttt import Ttt
 from model.score.slot import Slot
 from model.score.windows import WindowConfig
 from service.spec import Budget, RunSpec
+from sweeps.recipes.credits import SLOT_24
 from sweeps.recipes.tiny import tiny
 
 
@@ -37,5 +38,7 @@ def small() -> RunSpec:
             ),
         ),
         budget=Budget(artifact_bytes=1_600_000, train_s=3600.0, eval_s=3600.0),
+        baseline="tiny",
+        credits=(*plain.credits, SLOT_24),
         notes="CPU study size: SLOT and TTT on a network that has learned something",
     )

@@ -43,4 +43,5 @@ def tiny() -> RunSpec:
         gang=GangShape(ranks=1, threads=1, device="cpu"),
         budget=Budget(artifact_bytes=400_000),
         notes="CPU twin of core: the whole main job in minutes",
+        baseline="core",
     )

@@ -14,4 +14,5 @@ def tiny_ttt() -> RunSpec:
     plain = tiny()
     ttt = Ttt(lr=0.05, epochs=1, chunk_tokens=2048)
     config = replace(plain.config, score=replace(plain.config.score, ttt=ttt))
-    return replace(plain, name="tiny_ttt", config=config, notes="tiny with legal, score-first test-time training")
+    notes = "tiny with legal, score-first test-time training"
+    return replace(plain, name="tiny_ttt", config=config, notes=notes, baseline="tiny")

@@ -44,6 +44,7 @@ def twin_of(full: RunSpec, name: str) -> RunSpec:
         full,
         name=name,
         track="tiny_cpu",
+        baseline="naive_tiny",
         config=replace(
             config,
             net=_narrow(config.net),

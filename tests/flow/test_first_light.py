@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -44,7 +45,8 @@ def done_by_two(tmp_path_factory: pytest.TempPathFactory, documents: Path, head:
     words = ["tiny", "--seeds", "1,2", "--json", *place.small(gang__ranks=2, score__slot="none")]
     ended = place.caddie("run", *words, **head.environment)
     assert ended.returncode == 0, ended.stderr
-    recorded = place.caddie("record", "assemble", *words, "--non-record")
+    clone = tmp_path_factory.mktemp("clone")
+    recorded = place.caddie("record", "assemble", *words, "--non-record", "--pr", str(clone), "--name", "Two ranks")
     assert recorded.returncode == 0, recorded.stderr
     record = json.loads(recorded.stdout)
     return Done(place=place, answer=json.loads(ended.stdout) | {"record": record}, record=Path(record["folder"]))
@@ -59,6 +61,15 @@ def test_two_seeds_become_a_verified_record(world: str, configs: int, request: p
     assert {"README.md", "submission.json", "train_gpt.py", "train_seed1.log", "train_seed2.log"} <= names
     best = min(group["mean_bpb"] for group in done.answer["groups"])
     assert done.answer["record"]["mean_bpb"] == pytest.approx(best, abs=1e-8)
+    lines = (done.record / "README.md").read_text().splitlines()
+    assert lines[0].startswith("# Non-record: ")
+    assert lines[2].startswith("**This is not a record**: 1 of ")
+    assert lines[4].startswith("- three_seeds: n = 2 (1, 2)")
+
+
+def test_a_pull_request_s_record_lies_where_the_field_has_it(done_by_two: Done) -> None:
+    place = done_by_two.record.relative_to(done_by_two.record.parents[2])
+    assert re.fullmatch(r"records/track_non_record_tiny_cpu/\d{4}-\d{2}-\d{2}_Two_ranks", str(place))
 
 
 def test_gangs_of_one_and_of_two_learn_the_same_curve(done: Done, done_by_two: Done) -> None:

@@ -127,6 +127,14 @@ REFUSED = {
     "an unknown recipe": (["run", "tinny"], r"no recipe 'tinny'; there is .*small"),
     "an unknown recipe or sweep to plan": (["plan", "tinny"], r"no recipe 'tinny'"),
     "an unknown recipe to record": (["record", "assemble", "tinny"], r"no recipe 'tinny'"),
+    "an unknown baseline of a record": (
+        ["record", "assemble", "small", "--baseline-recipe", "smal"],
+        r"no recipe 'smal'; there is .*small",
+    ),
+    "a record in two places": (
+        ["record", "assemble", "small", "--pr", "clone", "--out", "folder"],
+        r"--pr clone and --out folder: .*give one of them",
+    ),
     "an unknown sweep": (["sweep", "rate"], r"no sweep 'rate'; there is rates"),
     "an unknown recipe of a sweep": (["sweep", "rates", "--recipe", "big"], r"no recipe 'big'"),
     "an unknown path": (["run", "small", "--set", "net.dims=3"], r"'net\.dims': no field 'dims'; there is .*net\.dim"),
@@ -333,7 +341,7 @@ HELP = {
     "logs": ["caddie logs slot-tiny:train:42 -f", "--follow", "--attempt", "--json"],
     "top": ["--once", "--json"],
     "record": ["assemble", "verify"],
-    "record assemble": ["--out", "--non-record", "--seeds"],
+    "record assemble": ["--out", "--pr", "--name", "--baseline-recipe", "--non-record", "--seeds"],
     "record verify": ["exit 1", "--json"],
     "data": ["prepare"],
     "data prepare": ["--corpus", "--vocab-size", "pd_mix_v1", "1024"],

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from model.audit.rules import AUDIT_FILE, judged
+from model.codec import encode
 from model.data.shards import Corpus
 from model.job import ARTIFACT, CHECKPOINT, CURVE
 from model.net.gpt import GPTConfig
@@ -24,9 +25,11 @@ from model.stages import Stage
 from model.train import TrainConfig
 from service.adapters.store_fs import LOG, FolderStore
 from service.audit import audit_digest, plan_audit, rule_json
+from service.record import folder
 from service.record.folder import Record, gather
+from service.record.wrap import shipped
 from service.results import GroupResult, SeedResult
-from service.spec import GangShape, RunSpec
+from service.spec import Credit, GangShape, RunSpec
 from service.stages import PlannedStage, plan_seed
 
 LEAK = ("score_before_update", "strict_prefix")
@@ -46,11 +49,23 @@ def spec_of(**slot: Any) -> RunSpec:
         gang=GangShape(ranks=2, threads=3, device="cpu"),
         corpus="tiny",
         name="tiny",
+        track="tiny_cpu",
         notes="A 2-layer net.",
+        credits=(
+            Credit(pr=1306, what="SLOT on context", author="somebody", when="Slot"),
+            Credit(pr=478, what="XSA", when="Xsa"),
+            Credit(pr=175, what="the stack"),
+        ),
     )
 
 
-def numbers(stage: Stage, seed: int, shift: float) -> dict[str, float]:
+def field_spec() -> RunSpec:
+    """The same for the field's leaderboard, on its machine and text."""
+    gang = GangShape(ranks=8, threads=3, device="cuda", hardware="H100-SXM")
+    return replace(spec_of(), gang=gang, corpus="fineweb-sp1024-80", track="10min_16mb")
+
+
+def numbers(stage: Stage, seed: int, shift: float, tokens: int, text_bytes: int) -> dict[str, float]:
     """What a stage would measure; no two numbers are alike and none is round."""
     noise = math.sin(seed) / 300 + shift
     train_s = 12.3456789 + 10 * abs(noise)
@@ -69,10 +84,10 @@ def numbers(stage: Stage, seed: int, shift: float) -> dict[str, float]:
         stage,
         {
             "val_bpb": bpb,
-            "val_loss_nats": bpb * math.log(2) * TEXT_BYTES / TOKENS,
+            "val_loss_nats": bpb * math.log(2) * text_bytes / tokens,
             "eval_s": 3.2109 + 7 * abs(noise) + (2.7 if stage is Stage.SLOT else 0),
-            "tokens": TOKENS,
-            "text_bytes": TEXT_BYTES,
+            "tokens": tokens,
+            "text_bytes": text_bytes,
             "scored_twice": 0,
             "exposed": 0,
             "off_one": 1.19e-06 + abs(noise) / 1e5,
@@ -151,6 +166,9 @@ class Lab:
 
     store: FolderStore
     corpus: Corpus
+    hardware: str = "x86_64 cpu"
+    tokens: int = TOKENS
+    text_bytes: int = TEXT_BYTES
 
     def group(
         self,
@@ -187,7 +205,8 @@ class Lab:
         attempt = self.store.begin(planned.key)
         out = attempt / "out"
         out.mkdir()
-        metrics = {**numbers(planned.stage, planned.seed, shift), **changes}
+        measured = numbers(planned.stage, planned.seed, shift, self.tokens, self.text_bytes)
+        metrics = {**measured, **changes}
         if planned.stage is Stage.TRAIN:
             (out / CHECKPOINT).write_bytes(b"weights %d" % planned.seed)
             (out / CURVE).write_text(json.dumps([5.7 - 2 * (i / STEPS) ** 0.5 for i in range(STEPS)]), encoding="utf-8")
@@ -200,7 +219,7 @@ class Lab:
             elapsed_s=20.125,
             metrics=metrics,
             outputs={path.name: file_ref(out, path.name) for path in sorted(out.iterdir())},
-            facts={"hardware": "x86_64 cpu", "ranks": 2, "threads": 3, "torch": "2.13.0+cpu"},
+            facts={"hardware": self.hardware, "ranks": 2, "threads": 3, "torch": "2.13.0+cpu"},
         )
         write_report(out, report)
         (attempt / LOG).write_text(log_of(planned.stage, planned.seed, metrics), encoding="utf-8")
@@ -218,8 +237,9 @@ class Lab:
         return planned
 
     def record(self, group: GroupResult, *compared: GroupResult, **changes: Any) -> Record:
+        baseline = replace(spec_of(lr=0.5), name="plain")
         texts = {"name": "Tiny SLOT", "author": "A. Golfer", "github_id": "golfer", "date": "2026-04-06"}
-        place = {"corpus_folder": "~/corpora/tiny", "git_sha": "0123abc", "git_dirty": False}
+        place = {"baseline": baseline, "corpus_folder": "~/corpora/tiny", "git_sha": "0123abc", "git_dirty": False}
         audit = self.audit(group.spec, group.headline, leaking=group.leaks)
         return gather(group, compared, audit, self.store, **{**texts, **place, **changes})
 
@@ -227,6 +247,22 @@ class Lab:
 @pytest.fixture
 def lab(tmp_path: Path) -> Lab:
     return make_lab(tmp_path)
+
+
+@pytest.fixture
+def field_lab(tmp_path: Path) -> Lab:
+    return make_field_lab(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def module_field_lab(tmp_path_factory: pytest.TempPathFactory) -> Lab:
+    return make_field_lab(tmp_path_factory.mktemp("field_lab"))
+
+
+def make_field_lab(home: Path) -> Lab:
+    """As for the field: FineWeb's bytes in sp1024's tokens, on its GPUs."""
+    field = {"hardware": "NVIDIA H100 80GB HBM3", "tokens": 62_021_632, "text_bytes": 151_079_001}
+    return replace(make_lab(home), **field)
 
 
 @pytest.fixture(scope="module")
@@ -244,3 +280,19 @@ def make_lab(home: Path) -> Lab:
         splits={},
     )
     return Lab(store=FolderStore(home / "store"), corpus=corpus)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_script_a_config() -> Iterator[None]:
+    """Packing a script takes seconds, and most tests have the same config: each is packed once."""
+    packed: dict[str, tuple[str, str]] = {}
+
+    def once(spec: RunSpec, *where: Any) -> tuple[str, str]:
+        key = json.dumps([encode(spec.config), spec.gang.threads, *map(str, where)])
+        if key not in packed:
+            packed[key] = shipped(spec, *where)
+        return packed[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(folder, "shipped", once)
+        yield

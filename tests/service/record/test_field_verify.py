@@ -305,6 +305,27 @@ def test_a_log_of_another_seed_and_one_that_was_cut_off_are_named(folder: Path) 
     assert "submission.json: seed 314 is claimed, and there is no whole log of it" in found
 
 
+def test_differences_to_a_known_record_and_their_tests_are_recomputed(folder: Path) -> None:
+    theirs = [1.11437394, 1.1150812, 1.11475014]  # #1019
+    delta = statistics.mean(BPB) - statistics.mean(theirs)
+    a, b = statistics.variance(BPB) / 3, statistics.variance(theirs) / 3
+    t, df = delta / (a + b) ** 0.5, (a + b) ** 2 / (a**2 / 2 + b**2 / 2)
+    nats = delta * statistics.mean(LOSS) / statistics.mean(BPB)
+    right = {"delta_vs_pr1019_bpb": round(delta, 8), "t_statistic": round(t, 3), "welch_df": round(df, 2)}
+    claim(folder, **right, delta_vs_pr1019_nats=round(-nats, 6))
+    assert lines(folder) == ()
+    for name, value in right.items():
+        claim(folder, **{**right, name: round(value * 1.2, 4)})
+        assert [line.startswith(f"submission.json: {name} is ") for line in lines(folder)] == [True], lines(folder)
+    claim(folder, delta_vs_pr1019_nats=-0.05)
+    assert "the logs make -0.09" in lines(folder)[0]
+    claim(folder, p_value=0.04)
+    assert "Welch against #1019 abaybektursun makes t = " in lines(folder)[0]
+    claim(folder, comparison_baseline_pr=77, delta_vs_pr77_bpb=-0.5)
+    assert lines(folder) == ()
+    assert "what is said beside #77 wasn't recomputed: its logs weren't read" in verify_any(folder).notes
+
+
 @pytest.mark.skipif(not REAL.is_dir(), reason="the field's folders are not here")
 def test_the_field_s_own_folders_have_the_troubles_that_were_found_by_hand_and_no_others() -> None:
     found = {path.name: verify_any(path).mismatches for path in REAL.iterdir() if path.is_dir()}

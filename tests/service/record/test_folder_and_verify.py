@@ -132,7 +132,7 @@ def test_submission_json_has_the_fields_shape_and_derived_compliance(assembled: 
     values = [result.metric(Stage.SLOT, "val_bpb") for result in record.group.seeds.values()]
     assert data["val_bpb"] == pytest.approx(statistics.mean(values), abs=1e-8)
     assert data["val_bpb_std"] == pytest.approx(statistics.stdev(values), abs=2e-8)
-    assert (data["author"], data["github_id"], data["track"]) == ("A. Golfer", "golfer", "10min_16mb")
+    assert (data["author"], data["github_id"], data["track"]) == ("A. Golfer", "golfer", "tiny_cpu")
     assert data["seeds"] == sorted(SEEDS)
     assert data["bytes_total"] == max(row["artifact_bytes"] for row in data["seed_results"].values())
     assert data["hardware"] == "2x x86_64 cpu"
@@ -588,11 +588,11 @@ BROKEN: dict[str, tuple[Callable[[Any], GroupResult], str]] = {
     "three_seeds": (lambda lab: lab.group(seeds=(42, 1337)), r"n = 2 \(42, 1337\); a record needs 3"),
     "each_token_scored_once": (
         lambda lab: lab.group(change={(42, Stage.SLIDING, "scored_twice"): 1984.0}),
-        r"1984 tokens .*score\.sliding of seed 42",
+        r"1,984 of 49,213 tokens .*score\.sliding of seed 42",
     ),
     "no_token_learned_before_scored": (
         lambda lab: lab.group(change={(2024, Stage.SLOT, "exposed"): 96.0}),
-        r"96 tokens .*score\.slot of seed 2024\), and the headline",
+        r"96 of 49,213 tokens .*score\.slot of seed 2024\), and the headline",
     ),
     "probabilities_sum_to_one": (
         lambda lab: lab.group(change={(1337, Stage.SLOT, "off_one"): 0.0031}),
@@ -614,13 +614,13 @@ def test_a_broken_rule_is_refused_with_its_numbers_unless_admitted(lab: Any, tmp
     assert readme(record).startswith("# Non-record: Tiny SLOT")
     assert f"- [ ] {rule}: " in readme(record)
     data = submission(record)
-    assert data["track"] == "non_record_16mb"
+    assert data["track"] == "non_record_tiny_cpu"
     assert {name for name, kept in data["compliance"].items() if not kept} == {rule} | also
 
 
 def test_a_leaking_slot_beside_an_honest_headline_is_not_refused_but_never_ticked(lab: Any) -> None:
     data = submission(lab.record(leaking(lab, Stage.SLIDING)))
-    assert data["track"] == "10min_16mb"
+    assert data["track"] == "tiny_cpu"
     assert data["compliance"]["no_token_learned_before_scored"] is False
     assert [name for name in data["compliance"] if not data["compliance"][name]] == ["no_token_learned_before_scored"]
 
@@ -666,7 +666,7 @@ def test_a_record_without_slot_has_no_slot_column(lab: Any, tmp_path: Path) -> N
     assert verify(out).ok
     text = (out / "README.md").read_text(encoding="utf-8")
     assert "| Seed | Steps | ms/step | Sliding val_bpb | Artifact bytes | train s | eval s |" in text
-    assert "- [x] no_token_learned_before_scored: 0 tokens" in text
+    assert "- [x] no_token_learned_before_scored: 0 of 49,213 tokens" in text
     assert "Nothing: one config was run" in text
 
 
