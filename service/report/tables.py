@@ -56,9 +56,9 @@ def config_table(report: Report) -> Table:
     won = report.winner
     leads = {one.state.label for one in (won.chosen, won.spoken)} if won else set()
     rows = tuple(tuple(_config_cells(one, one.state.label in leads)) for one in ordered)
-    caption = (
-        "The worst seed of each config stands for its bytes and times. Standard deviations are of the sample (n - 1)."
-    )
+    worst = f"The worst seed of a config stands for its bytes and times, with its share of the cap{_caps(report)}."
+    code = "" if all(one.whole_artifact for one in report.configs) else " Bytes marked so are without the code."
+    caption = f"{worst}{code} Standard deviations are of the sample (n - 1)."
     return Table(caption=caption, heads=heads, rows=rows, sortable=len(rows) > 1)
 
 
