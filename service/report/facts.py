@@ -307,7 +307,7 @@ def _trained(config: ConfigView) -> set[str]:
 def _alt(name: str, note: ExperimentNote, title: str, winner: Winner | None) -> str:
     best = ""
     if winner:
-        best = f" The lowest is {winner.chosen.state.label} at {winner.chosen.state.bpb.mean:.4f} bits per byte."
+        best = f" The winner is {winner.chosen.state.label} at {winner.chosen.state.bpb.mean:.4f} bits per byte."
     return {
         "seeds": "A dot for every seed and a bar for the mean of each config: its score on the left, its difference to "
         f"the base on the same seeds with the 95 % interval on the right.{best} The tables below have the numbers.",

@@ -6,6 +6,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from model.stages import Stage
 from service.corpus.fineweb import NAME
 from service.inference import FIELD_DENSITIES, Density
 from service.leaderboard import frontier_on, rows_of, side_of
@@ -97,7 +98,8 @@ def _against_field(ours: ConfigState) -> Against:
     corpus = ours.config.params.get("corpus", "")
     field = NAME.fullmatch(corpus)
     if field is None:
-        named = f"this is corpus {corpus}" if corpus else "which text this is isn't known"
+        script = ours.config.headline is Stage.SCRIPT
+        named = "which text this script scored isn't known" if script else f"this is corpus {corpus}"
         return Against(title=title, why_not=f"The field scores FineWeb's validation text; {named}.")
     if why_not := _leaks(ours):
         return Against(title=title, why_not=why_not)

@@ -104,7 +104,7 @@ def _headline(report: Report) -> Iterator[Line]:
         yield Line(name="Winner", text="None: no config has all its seeds.", tone="warn")
         return
     spoken, sample = won.spoken, won.spoken.state.bpb
-    so_far = "" if report.standing == "done" else " so far"
+    so_far = " so far" if report.standing in ("running", "interrupted") else ""
     yield Line(name=f"Winner{so_far}", text=won.chosen.state.label)
     half = "" if sample.ci95 is None else f"; 95 % CI of the mean ± {sample.ci95:.4f}"
     yield Line(name="Score", text=f"{spoken.state.config.headline}, val_bpb {show(sample)}, sd with n - 1{half}")

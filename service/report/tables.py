@@ -46,13 +46,17 @@ class Table:
 
 
 def config_table(report: Report) -> Table:
-    """Every config, the best first and what has no number last."""
+    """Every config, the best first; after those with all their seeds the others, for a mean over survivors is none."""
     heads = (
         *(("Config", False), ("Score", False), ("Seeds", True), ("val_bpb, mean ± sd", True), ("95 % CI", True)),
         *(("vs base, paired ± 95 % CI", True), ("p", True), ("Legality", False)),
         *(("Artifact bytes", True), ("Train s", True), ("Eval s", True)),
     )
-    ordered = sorted(report.configs, key=lambda one: (not one.state.done, one.metrics.get("val_bpb_mean", 0.0)))
+
+    def place(one: ConfigFacts) -> tuple[bool, bool, float]:
+        return not one.state.whole, not one.state.done, one.metrics.get("val_bpb_mean", 0.0)
+
+    ordered = sorted(report.configs, key=place)
     won = report.winner
     leads = {one.state.label for one in (won.chosen, won.spoken)} if won else set()
     rows = tuple(tuple(_config_cells(one, one.state.label in leads)) for one in ordered)
@@ -78,7 +82,7 @@ def _config_cells(one: ConfigFacts, leads: bool) -> Iterator[Cell]:
     yield Cell(text=state.config.headline)
     yield _seeds_cell(one)
     mean = metrics.get("val_bpb_mean")
-    yield Cell(text=spread(state.bpb) if state.done else NONE, sort=mean, tone="" if mean is not None else "soft")
+    yield Cell(text=spread(state.bpb) if state.done else NONE, sort=mean, tone="" if state.whole else "soft")
     yield _signed(metrics.get("val_bpb_ci95"), "± {:.4f}")
     yield _versus(one)
     yield _p_cell(one)
@@ -114,7 +118,9 @@ def _p_cell(one: ConfigFacts) -> Cell:
     p = one.metrics.get("vs_base_p")
     if p is None or one.pairs < FEWEST_PAIRS:
         few = 0 < one.pairs < FEWEST_PAIRS and not one.base
-        return Cell(text="" if one.base else NONE, note=f"{one.pairs} pairs" if few else "", tone="soft")
+        return Cell(
+            text="" if one.base else NONE, note=f"{one.pairs} pair{'s' * (one.pairs != 1)}" if few else "", tone="soft"
+        )
     return Cell(text=f"{p:.2g}", sort=p)
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,7 +15,8 @@ from service.inference import FIELD_DENSITIES
 from service.leaderboard import frontier_on, side_of
 from service.notes import note_of
 from service.report.gates import Against, judged
-from service.spec import RunSpec
+from service.scripts import read_source, script_experiment
+from service.spec import Budget, GangShape, RunSpec
 from service.verdicts import Side, judge, known_rules
 from service.view import ConfigState, states_of
 
@@ -145,3 +147,22 @@ def test_another_tokenizer_than_the_frontier_s_is_told_and_one_without_a_record_
 def test_a_part_of_the_field_s_text_is_not_held_against_the_whole(make: Make) -> None:
     _, field = of(judged(*make("fineweb-sp8192-80", nats=NATS_PER_BPB * 1.05)))
     assert "Not the whole validation text" in field.why_not
+
+
+def test_a_script_is_held_against_its_own_base_where_both_scored_the_same_tokens_and_never_against_the_field(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "train_gpt.py").write_text("print(1)\n", encoding="utf-8")
+    source, gang = read_source(tmp_path / "train_gpt.py"), GangShape(ranks=1, threads=1, device="cpu")
+    experiment = script_experiment(source, SEEDS, {}, gang, Budget(), [{"GAIN": "5"}])
+    note = note_of(experiment, git_sha="", git_dirty=False, started_s=0.0)
+    for density, kept in ((NATS_PER_BPB, True), (NATS_PER_BPB * 1.1, False)):
+        found = {}
+        for contender, scores, nats in zip(experiment.contenders, (BASE, OURS), (NATS_PER_BPB, density), strict=True):
+            for seed, (planned,) in contender.plans.items():
+                metrics = {"val_bpb": scores[seed], "val_loss_nats": nats * scores[seed]}
+                found[planned.key] = StageReport(stage="script", seed=seed, elapsed_s=1.0, metrics=metrics)
+        base, ours = states_of(note, found.get, alive=False)
+        against, field = of(judged(ours, base))
+        assert bool(against.verdicts) is kept
+        assert "which text this script scored isn't known" in field.why_not
