@@ -10,16 +10,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from model.report import StageReport
-from model.stages import Stage
 from service.errors import SpecError
 from service.money import Price
 from service.notes import CONFIRMED, ExperimentNote
 from service.ports import StageStore
 from service.report.gates import Against, judged
 from service.report.money import Money, money_of
-from service.shown import ConfigView, RunStatus
+from service.report.pictures import Picture, pictures_of
+from service.shown import RunStatus
 from service.status import status_json
-from service.view import ConfigState, SeedState, config_metrics, hardware, legality, states_of, view_of
+from service.view import ConfigState, SeedState, config_metrics, hardware, legality, states_of
 
 STEPS_OVER = 3
 """Training stops after the step in which its clock ran out; ranks may agree on that a step later."""
@@ -103,16 +103,6 @@ class Winner:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Picture:
-    """A figure, in words for those who don't see it, too."""
-
-    name: str
-    alt: str
-    draw: Callable[[], bytes]
-    """As an SVG."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class Report:
     """Everything that the page says."""
 
@@ -188,7 +178,7 @@ def report_of(
         against=judged(winner.spoken.state, base) if winner else (),
         money=money_of(note, store, price),
         errors=tuple(standing["errors"]),
-        pictures=_pictures(note, store, alive, known, winner),
+        pictures=pictures_of(note, store, alive, known, winner.chosen.state if winner else None),
         older=older,
     )
 
@@ -272,47 +262,3 @@ def _number(params: Mapping[str, str], path: str) -> float | None:
 
 def _most(values: Any) -> float | None:
     return max((value for value in values if value is not None), default=None)
-
-
-def _pictures(
-    note: ExperimentNote,
-    store: StageStore,
-    alive: Callable[[ExperimentNote], bool],
-    known: Mapping[str, StageReport],
-    winner: Winner | None,
-) -> tuple[Picture, ...]:
-    """The figures of MLflow's base, and the winner's losses where it trained otherwise; drawn when the page is."""
-    configs = {config.run.key: config for config in view_of([note], store, alive, known, form="svg").configs}
-    base = configs[note.compared_with.key]
-    shown = [(file, base) for file in ("seeds.svg", "heat_map.svg", "loss.svg")]
-    best = configs[winner.chosen.state.config.key] if winner else base
-    shown += [("loss.svg", best)] if _trained(best) != _trained(base) else []
-    return tuple(
-        Picture(
-            name=file.partition(".")[0],
-            alt=_alt(file.partition(".")[0], note, config.run.name, winner),
-            draw=config.figures[file],
-        )
-        for file, config in shown
-        if file in config.figures
-    )
-
-
-def _trained(config: ConfigView) -> set[str]:
-    """Keys of a config's trainings."""
-    keys = ",".join(seed.tags["caddie.keys"] for seed in config.seeds)
-    return {key.strip() for key in keys.split(",") if key.strip().startswith(f"{Stage.TRAIN}-")}
-
-
-def _alt(name: str, note: ExperimentNote, title: str, winner: Winner | None) -> str:
-    best = ""
-    if winner:
-        best = f" The winner is {winner.chosen.state.label} at {winner.chosen.state.bpb.mean:.4f} bits per byte."
-    return {
-        "seeds": "A dot for every seed and a bar for the mean of each config: its score on the left, its difference to "
-        f"the base on the same seeds with the 95 % interval on the right.{best} The tables below have the numbers.",
-        "heat_map": "A grid over the two numbers that the trials vary: the mean score in each cell, coloured by its "
-        f"difference to the base.{best}",
-        "loss": f"Training loss over the steps of {title}: the mean over seeds, and a band from the lowest to the "
-        f"highest seed, beside the base of {note.name} where that trained otherwise.",
-    }[name]
