@@ -19,7 +19,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
 from service.errors import CaddieError
 from service.report.facts import ConfigFacts, Report, Winner
-from service.report.tables import Cell, config_table, legality_cell, listed, money_table, seed_table
+from service.report.tables import Cell, config_table, legality_cell, listed, money_table, seed_table, share_text
 from service.stats import show
 from service.summary import FEWEST_PAIRS
 
@@ -170,7 +170,7 @@ def _caps(one: ConfigFacts) -> Iterator[Line]:
         if name == "artifact" and not one.whole_artifact:
             left = f"{cap.cap - cap.worst:,.0f} bytes" if cap.cap else "what is left"
             aside = f"; the model alone, the code must fit into {left}"
-        share = f", {100 * cap.worst / cap.cap:.1f} % of {cap.cap:,.10g}" if cap.cap else ""
+        share = f", {share_text(cap)} of {cap.cap:,.10g}" if cap.cap else ""
         text = f"{shape.format(cap.worst)}{share}{aside}"
         yield Line(name=f"{title}, worst seed", text=text, tone="bad" if cap.broken else "")
 

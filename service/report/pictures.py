@@ -6,10 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from model.report import StageReport
-from model.stages import Stage
 from service.notes import ExperimentNote
 from service.ports import StageStore
-from service.shown import ConfigView
 from service.view import ConfigState, view_of
 
 
@@ -30,12 +28,12 @@ def pictures_of(
     known: Mapping[str, StageReport],
     winner: ConfigState | None,
 ) -> tuple[Picture, ...]:
-    """The figures of MLflow's base, and the winner's losses where it trained otherwise; drawn when the page is."""
+    """Every seed and the heat map, as MLflow's base has them, and the winner's losses beside the base's; drawn when the
+    page is."""
     configs = {config.run.key: config for config in view_of([note], store, alive, known, form="svg").configs}
     base = configs[note.compared_with.key]
-    shown = [(file, base) for file in ("seeds.svg", "heat_map.svg", "loss.svg")]
     best = configs[winner.config.key] if winner else base
-    shown += [("loss.svg", best)] if _trained(best) != _trained(base) else []
+    shown = (("seeds.svg", base), ("heat_map.svg", base), ("loss.svg", best))
     return tuple(
         Picture(
             name=file.partition(".")[0],
@@ -45,12 +43,6 @@ def pictures_of(
         for file, config in shown
         if file in config.figures
     )
-
-
-def _trained(config: ConfigView) -> set[str]:
-    """Keys of a config's trainings."""
-    keys = ",".join(seed.tags["caddie.keys"] for seed in config.seeds)
-    return {key.strip() for key in keys.split(",") if key.strip().startswith(f"{Stage.TRAIN}-")}
 
 
 def _alt(name: str, note: ExperimentNote, title: str, winner: ConfigState | None) -> str:

@@ -131,11 +131,20 @@ def legality_cell(one: ConfigFacts) -> Cell:
     return Cell(text=one.legality or "not told", tone="good" if one.legality else "soft")
 
 
+def share_text(cap: Cap) -> str:
+    """Of its cap, ``68.5 %``; never rounded onto it or across it."""
+    if cap.worst is None or not cap.cap:
+        return ""
+    share = 100 * cap.worst / cap.cap
+    shown = [f"{share:.{digits}f}" for digits in (1, 3, 6)]
+    return f"{next((text for text in shown if share == 100 or float(text) != 100), shown[-1])} %"
+
+
 def cap_cell(cap: Cap, shape: str, aside: str = "") -> Cell:
     """The worst seed, and what share of its cap that is."""
     if cap.worst is None:
         return Cell(text=NONE, tone="soft")
-    share = f"{100 * cap.worst / cap.cap:.1f} %" if cap.cap else ""
+    share = share_text(cap)
     note = ", ".join(part for part in (share, aside) if part)
     return Cell(text=shape.format(cap.worst), sort=cap.worst, note=note, tone="bad" if cap.broken else "")
 

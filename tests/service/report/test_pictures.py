@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -19,16 +20,16 @@ SEEDS = (7, 8)
 
 @pytest.mark.parametrize(
     ("path", "value", "expected"),
-    [("pack.embed_bits", 6, ["seeds", "loss"]), ("train.steps", 9, ["seeds", "loss", "loss"])],
+    [("pack.embed_bits", 6, ("base",)), ("train.steps", 9, ("steps=9", "base"))],
 )
-def test_the_winner_s_losses_are_shown_beside_the_base_s_exactly_where_it_trained_otherwise(
+def test_the_winner_s_losses_are_shown_and_the_base_s_beside_them_exactly_where_it_trained_otherwise(
     spec: RunSpec,
     corpus: Corpus,
     store: FolderStore,
     finish: Callable[..., Any],
     path: str,
     value: int,
-    expected: list[str],
+    expected: tuple[str, ...],
 ) -> None:
     overlays: list[dict[str, Any]] = [{}, {path: value}]
     contenders = tuple(contend(spec.at(o), o, SEEDS, corpus, Stage.SLIDING, (Stage.SLIDING,)) for o in overlays)
@@ -42,5 +43,7 @@ def test_the_winner_s_losses_are_shown_beside_the_base_s_exactly_where_it_traine
     report = report_of(note, store, lambda _: False, Price())
     assert report.winner is not None
     assert report.winner.chosen.state.config is note.configs[1]
-    assert [picture.name for picture in report.pictures] == expected
+    assert [picture.name for picture in report.pictures] == ["seeds", "loss"]
+    assert isinstance(draw := report.pictures[1].draw, functools.partial)
+    assert tuple(title.partition(" and ")[0] for title, _ in draw.args[0]) == expected
     assert "The winner is " in report.pictures[0].alt
