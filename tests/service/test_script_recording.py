@@ -9,15 +9,17 @@ from pathlib import Path
 
 import pytest
 
+from model.report import write_report
 from service.adapters.notes_fs import NoteFolder
-from service.adapters.script import report_script
+from service.adapters.script import report_script, script_report
 from service.adapters.store_fs import FolderStore
 from service.cli.app import run_command
 from service.errors import RecordError
 from service.experiment import Experiment
 from service.notes import ExperimentNote, note_of
+from service.record.field_log import read_field_log
 from service.script_recording import record_script, script_note
-from service.scripts import KEPT, kept, read_source, script_experiment
+from service.scripts import kept, read_source, script_experiment
 from service.settings import read_settings
 from service.spec import Budget, GangShape
 from service.stages import PlannedStage, made_of
@@ -41,7 +43,7 @@ def experiment(tmp_path: Path) -> Experiment:
     return script_experiment(read_source(folder / "train.py"), SEEDS, {}, GANG, Budget(), points)
 
 
-def run_here(planned: PlannedStage, store: FolderStore) -> None:
+def run_here(planned: PlannedStage, store: FolderStore, keep: bool = True) -> None:
     """A stage of a script by its own way, without a gang: its log, its report, published."""
     attempt = store.begin(planned.key)
     (attempt / "out").mkdir()
@@ -49,7 +51,10 @@ def run_here(planned: PlannedStage, store: FolderStore) -> None:
     done = subprocess.run([sys.executable, SCRIPT], env=given, capture_output=True, text=True, check=True, cwd="/tmp")
     size = len(base64.b64decode(planned.config["files"]["train.py"]))
     (attempt / "log.txt").write_text(done.stdout.replace(f"{SCRIPT.stat().st_size} bytes", f"{size} bytes"))
-    report_script(planned, attempt, 0, 1.0)
+    if keep:
+        report_script(planned, attempt, 0, 1.0)
+    else:  # as before scripts were kept
+        write_report(attempt / "out", script_report(planned, read_field_log("log.txt", done.stdout), 1.0))
     store.publish(planned.key, attempt, made_of(planned))
 
 
@@ -109,11 +114,9 @@ def test_seeds_of_an_older_version_that_kept_no_script_are_named_with_the_way_ou
     store = wiring.store()
     assert isinstance(store, FolderStore)
     for plan in experiment.base.plans.values():
-        run_here(plan[0], store)
-    note = noted(experiment, wiring)
-    (store.folder(experiment.base.plans[42][0].key) / KEPT).unlink()
-    with pytest.raises(RecordError):  # a damaged entry is set aside, as any
-        record_script(note, wiring)
+        run_here(plan[0], store, keep=plan[0].seed != 314)
+    with pytest.raises(RecordError, match=r"seed 314: the script that it ran isn't in the store.*run it again"):
+        record_script(noted(experiment, wiring), wiring)
 
 
 def test_an_experiment_that_is_no_script_s_is_not_taken_for_one(experiment: Experiment, wiring: Wiring) -> None:
