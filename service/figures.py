@@ -1,6 +1,6 @@
 """The pictures of an experiment: where each seed landed, a heat map over two knobs, losses as bands over seeds.
 
-Each drawing is a PNG; the same values give the same bytes.
+Each drawing is a PNG, or an SVG where it is asked for one; the same values give the same bytes.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import math
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from service.record.figures import smooth
 from service.stats import Sample
@@ -25,6 +25,7 @@ TALLEST = 40
 """Configs that the strip plot shows at most: the base and the best."""
 LONGEST = 44
 """Letters of one line of a config's name."""
+Form = Literal["png", "svg"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,7 +49,7 @@ class Band:
     curves: Sequence[Sequence[float]]
 
 
-def draw_seeds(name: str, rows: Sequence[Row]) -> bytes:
+def draw_seeds(name: str, rows: Sequence[Row], form: Form = "png") -> bytes:
     """Strip plot: a dot for each seed and a bar for the mean, as scores and as paired differences to the base."""
     base = next(row for row in rows if row.base)
     others = sorted((r for r in rows if r.values and not r.base), key=lambda r: Sample(values=r.values).mean)
@@ -101,7 +102,7 @@ def draw_seeds(name: str, rows: Sequence[Row]) -> bytes:
     handles.append(left.plot([], [], "|", color=INK, markersize=12, markeredgewidth=2.2, label="mean")[0])
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False, fontsize=9)
     _headline(figure, f"{name}: every seed of {len(others) + 1} configs{left_out}")
-    return _png(figure)
+    return _drawn(figure, form)
 
 
 def draw_equal_time(name: str, rows: Sequence[Row], house: Row) -> bytes:
@@ -133,7 +134,7 @@ def draw_equal_time(name: str, rows: Sequence[Row], house: Row) -> bytes:
     left.set_title("mean over seeds; the axis doesn't begin at 0", fontsize=10, color=INK, loc="left")
     right.set_title("right of 0 is worse; on the same seeds, line: 95 % CI", fontsize=10, color=INK, loc="left")
     _headline(figure, name)
-    return _png(figure)
+    return _drawn(figure)
 
 
 def numeric_axes(rows: Sequence[Row]) -> tuple[str, str] | None:
@@ -154,7 +155,7 @@ def numeric_axes(rows: Sequence[Row]) -> tuple[str, str] | None:
     return rows_path, columns_path
 
 
-def draw_heat(name: str, rows: Sequence[Row]) -> bytes:
+def draw_heat(name: str, rows: Sequence[Row], form: Form = "png") -> bytes:
     """Heat map over the sweep's two numeric axes: mean score in words, its difference to the base as colour.
 
     Raises:
@@ -186,10 +187,10 @@ def draw_heat(name: str, rows: Sequence[Row]) -> bytes:
     axes.set_title(f"val_bpb, mean over seeds (bits per byte){hatched}", fontsize=10, color=INK, loc="left")
     base = f", base {reference.mean:.4f}" if reference.n else ""
     _headline(figure, f"{name}: {down.rsplit('.', 1)[-1]} x {across.rsplit('.', 1)[-1]}{base}")
-    return _png(figure)
+    return _drawn(figure, form)
 
 
-def draw_loss(name: str, bands: Sequence[Band]) -> bytes:
+def draw_loss(name: str, bands: Sequence[Band], form: Form = "png") -> bytes:
     """Training loss over steps: the mean over seeds, and a band from the lowest to the highest seed."""
     figure = _figure(8.4, 4.8)
     axes = figure.subplots()
@@ -223,7 +224,7 @@ def draw_loss(name: str, bands: Sequence[Band]) -> bytes:
     axes.set_ylabel("training loss (nats per token), smoothed")
     axes.set_title("line: mean over seeds; band: lowest to highest seed", fontsize=10, color=INK, loc="left")
     _headline(figure, f"{name}: training loss")
-    return _png(figure)
+    return _drawn(figure, form)
 
 
 def _strip(axes: Axes, place: int, sample: Sample, colours: Mapping[int, str], scale: float, colour: str) -> None:
@@ -293,7 +294,7 @@ def _heat_cells(
 
 def get_ready() -> None:
     """Import what draws, which takes half a second, before the first figure is asked for."""
-    _png(_figure(1, 1))
+    _drawn(_figure(1, 1))
 
 
 def _figure(width: float, height: float) -> Figure:
@@ -310,9 +311,16 @@ def _headline(figure: Figure, text: str) -> None:
     figure.suptitle(_plain_text(text), fontsize=12.5, fontweight="bold", color=INK, x=0.012, ha="left")
 
 
-def _png(figure: Figure) -> bytes:
+def _drawn(figure: Figure, form: Form = "png") -> bytes:
+    """An SVG has its letters as outlines, so that it looks alike whatever fonts are there."""
     file = io.BytesIO()
-    figure.savefig(file, format="png", metadata={"Software": None})
+    if form == "png":
+        figure.savefig(file, format="png", metadata={"Software": None})
+        return file.getvalue()
+    import matplotlib
+
+    with matplotlib.rc_context({"svg.hashsalt": "caddie", "svg.fonttype": "path"}):
+        figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
     return file.getvalue()
 
 

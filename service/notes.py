@@ -75,6 +75,8 @@ class ExperimentNote:
     """Title of the config that others are compared with; empty: the base."""
     budget_gpu_hours: float | None = None
     """What the command that began it last may spend; None: it has no budget."""
+    command: str = ""
+    """The command line that began it last, for a shell; empty where it isn't known."""
 
     @property
     def compared_with(self) -> ConfigNote:
@@ -184,7 +186,7 @@ def to_json(note: ExperimentNote) -> dict[str, Any]:
                 "errors": [[seed, error] for seed, error in config.errors.items()],
             }
         )
-    names = ("name", "id", "started_s", "git_sha", "git_dirty", "baseline", "budget_gpu_hours")
+    names = ("name", "id", "started_s", "git_sha", "git_dirty", "baseline", "budget_gpu_hours", "command")
     whole = {name: getattr(note, name) for name in names}
     return {"format": FORMAT, **whole, "params": dict(base), "configs": rows}
 

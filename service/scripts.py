@@ -9,9 +9,11 @@ from __future__ import annotations
 import base64
 import hashlib
 import itertools
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from model.codec import digest, encode
 from model.script import Script, ScriptConfig
@@ -24,6 +26,9 @@ from service.stages import PlannedStage, stage_key
 
 BESIDE = (".py", ".c", ".cc", ".cpp", ".cu", ".cuh", ".h", ".hpp", ".model", ".vocab", ".sh")
 """Kinds of files beside a script that are copied along: what it may import, build or load."""
+TEXTS = (".py", ".c", ".cc", ".cpp", ".cu", ".cuh", ".h", ".hpp", ".sh")
+KEPT = "script.json"
+"""The output of a script's stage that holds what was run."""
 LARGEST = 8 * 2**20
 EDGE = 2**20
 """Bytes at each end of a data file that its digest reads: shards are hundreds of megabytes."""
@@ -66,6 +71,28 @@ def read_source(path: Path, data: Path | None = None) -> Source:
         return Source(path=path, files=files, data=folder, data_digest=data_digest(folder) if folder else "")
     except OSError as error:
         raise SpecError(f"{error.filename or path}: {error.strerror or error}") from error
+
+
+def kept(script: Mapping[str, Any]) -> dict[str, Any]:
+    """Of an encoded :class:`model.script.Script`, what a record of it ships: its name, and the content (base64) of it
+    and of what it names or imports of the files beside it, directly or through another of them."""
+    files, name = script["files"], script["name"]
+    wanted, found = [name], {name}
+    for one in wanted:
+        if Path(one).suffix not in TEXTS and one != name:
+            continue
+        text = base64.b64decode(files[one]).decode("utf-8", errors="replace")
+        more = [other for other in files if other not in found and _names(text, other)]
+        wanted += more
+        found |= set(more)
+    return {"name": name, "files": {one: files[one] for one in wanted}}
+
+
+def _names(text: str, file: str) -> bool:
+    """Whether a program speaks of a file beside it."""
+    module = re.escape(file.removesuffix(".py"))
+    imports = file.endswith(".py") and re.search(rf"^\s*(?:import|from)\s[^\n]*\b{module}\b", text, re.M)
+    return bool(imports) or file in text
 
 
 def data_digest(folder: Path) -> str:

@@ -17,7 +17,7 @@ from model.codec import digest
 from model.job import CURVE
 from model.report import REPORT, StageReport
 from model.stages import Stage
-from service.figures import Band, Row, draw_heat, draw_loss, draw_seeds, numeric_axes
+from service.figures import Band, Form, Row, draw_heat, draw_loss, draw_seeds, numeric_axes
 from service.notes import ConfigNote, ExperimentNote, labels_of
 from service.ports import StageStore
 from service.shown import ConfigView, ExperimentView, RunStatus, RunView
@@ -123,8 +123,10 @@ def view_of(
     store: StageStore,
     alive: Callable[[ExperimentNote], bool],
     known: Mapping[str, StageReport] | None = None,
+    form: Form = "png",
 ) -> ExperimentView:
-    """The page of experiments of one name, begun first first; ``known`` are reports that were verified just now."""
+    """The page of experiments of one name, begun first first; ``known`` are reports that were verified just now, and
+    ``form`` is what figures are drawn as."""
     known = known or {}
 
     @functools.cache
@@ -148,7 +150,7 @@ def view_of(
         key: [state for other, state in shown.items() if bases[other].config.key == key]
         for key in dict.fromkeys(base.config.key for base in bases.values())
     }
-    pictures = {key: _Pictures(family, shown[key], store) for key, family in families.items()}
+    pictures = {key: _Pictures(family, shown[key], store, form) for key, family in families.items()}
     configs = [_config_view(state, bases[key], store, pictures[bases[key].config.key]) for key, state in shown.items()]
     return ExperimentView(name=notes[-1].name, configs=tuple(configs))
 
@@ -280,8 +282,8 @@ def _times_ms(store: StageStore, key: str, report: StageReport) -> tuple[int, in
 class _Pictures:
     """The figures of configs that are compared with one base; each is drawn once, and only when asked for."""
 
-    def __init__(self, family: Sequence[ConfigState], base: ConfigState, store: StageStore) -> None:
-        self.family, self.base, self.store = family, base, store
+    def __init__(self, family: Sequence[ConfigState], base: ConfigState, store: StageStore, form: Form = "png") -> None:
+        self.family, self.base, self.store, self.form = family, base, store, form
         self.rows = [
             Row(
                 title=state.label,
@@ -300,8 +302,8 @@ class _Pictures:
         self.alike: dict[tuple[str, ...], list[ConfigState]] = defaultdict(list)
         for state in family:
             self.alike[_trainings(state)].append(state)
-        self.seeds = functools.cache(lambda: draw_seeds(self.name, self.rows))
-        self.heat = functools.cache(lambda: draw_heat(self.name, self.rows))
+        self.seeds = functools.cache(lambda: draw_seeds(self.name, self.rows, self.form))
+        self.heat = functools.cache(lambda: draw_heat(self.name, self.rows, self.form))
         self.loss = functools.cache(self._loss)
 
     def of(self, state: ConfigState) -> dict[str, Callable[[], bytes]]:
@@ -309,11 +311,11 @@ class _Pictures:
         figures: dict[str, Callable[[], bytes]] = {}
         if len(self.family) <= EVERYWHERE or state.config.key in (self.base.config.key, self.best.config.key):
             if any(row.values for row in self.rows):
-                figures["seeds.png"] = self.seeds
+                figures[f"seeds.{self.form}"] = self.seeds
             if numeric_axes(self.rows):
-                figures["heat_map.png"] = self.heat
+                figures[f"heat_map.{self.form}"] = self.heat
         if _trainings(state):
-            figures["loss.png"] = functools.partial(self.loss, self._compared(state))
+            figures[f"loss.{self.form}"] = functools.partial(self.loss, self._compared(state))
         return figures
 
     def digest(self, state: ConfigState) -> str:
@@ -331,7 +333,7 @@ class _Pictures:
 
     def _loss(self, compared: Sequence[tuple[str, Sequence[str]]]) -> bytes:
         bands = [Band(title=title, curves=[_curve(self.store, key) for key in keys]) for title, keys in compared]
-        return draw_loss(self.name, bands)
+        return draw_loss(self.name, bands, self.form)
 
 
 def _trainings(state: ConfigState) -> tuple[str, ...]:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import base64
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 from model.job import LOG
-from model.report import StageReport, write_report
+from model.report import StageReport, file_ref, write_json, write_report
 from model.script import SCRATCH
 from service.errors import FailureKind
 from service.failures import Cause
 from service.record.field_log import FieldLog, read_bytes, read_field_log
+from service.scripts import KEPT, kept
 from service.stages import PlannedStage
 
 KILLED = re.compile(r"Signal \d+ \(SIG|exitcode *: *-\d")
@@ -34,7 +36,8 @@ def unpack(planned: PlannedStage, attempt: Path) -> None:
 
 
 def report_script(planned: PlannedStage, attempt: Path, exit_code: int, took_s: float) -> None:
-    """Write the report of a script that ended by itself, from its log; its scratch folder goes.
+    """Write the report of a script that ended by itself, from its log, and what was run beside it; its scratch folder
+    goes.
 
     Raises:
         ValueError: it failed, or its log has no final score.
@@ -42,7 +45,9 @@ def report_script(planned: PlannedStage, attempt: Path, exit_code: int, took_s: 
     if exit_code:
         raise ValueError(f"the script ended with {exit_code}")
     log = read_field_log(LOG, read_bytes(attempt / LOG))
-    write_report(attempt / "out", script_report(planned, log, took_s))
+    report, out = script_report(planned, log, took_s), attempt / "out"
+    write_json(out / KEPT, kept(planned.config))
+    write_report(out, replace(report, outputs={KEPT: file_ref(out, KEPT)}))
     shutil.rmtree(attempt / SCRATCH, ignore_errors=True)
 
 

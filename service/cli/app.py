@@ -18,6 +18,7 @@ from service.cli.data import add_data
 from service.cli.leaderboards import add_leaderboards
 from service.cli.nodes import add_nodes
 from service.cli.records import add_records
+from service.cli.reports import add_reports
 from service.cli.runs import add_runs
 from service.cli.scripts import add_scripts
 from service.cli.ui import add_ui
@@ -27,7 +28,7 @@ from service.errors import CaddieError, SpecError
 from service.spec import SweepSpec
 
 MODULES = (
-    *(add_runs, add_audits, add_views, add_watching, add_ui),
+    *(add_runs, add_audits, add_views, add_reports, add_watching, add_ui),
     *(add_records, add_leaderboards, add_scripts, add_data, add_benches, add_nodes),
 )
 """What adds each module's commands; a new module's function goes here."""
@@ -36,8 +37,8 @@ LOOKING = ("logs", "top", "status")
 """Commands that carry nothing out, so that nothing goes on after Ctrl-C."""
 
 
-def make_app(recipes: Mapping[str, str], sweeps: Mapping[str, SweepSpec]) -> typer.Typer:
-    """The command line over given recipes and sweeps."""
+def make_app(recipes: Mapping[str, str], sweeps: Mapping[str, SweepSpec], words: Sequence[str] = ()) -> typer.Typer:
+    """The command line over given recipes and sweeps; ``words`` are what it is about to be given."""
     app = typer.Typer(
         no_args_is_help=True,
         add_completion=False,
@@ -48,7 +49,7 @@ def make_app(recipes: Mapping[str, str], sweeps: Mapping[str, SweepSpec]) -> typ
         "Everything is kept below CADDIE_HOME (~/.caddie): finished stages are never computed twice.",
     )
     for add in MODULES:
-        add(app, lambda: Commands(recipes, sweeps))
+        add(app, lambda: Commands(recipes, sweeps, words))
     return app
 
 
@@ -86,7 +87,8 @@ def run_command(words: Sequence[str], recipes: Mapping[str, str], sweeps: Mappin
         signal.signal(signal.SIGTERM, terminate)
     code = 0
     try:
-        make_app(recipes, sweeps)(args=script_words(words), prog_name="caddie")
+        asked = script_words(words)
+        make_app(recipes, sweeps, asked)(args=asked, prog_name="caddie")
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else 1
     except KeyboardInterrupt:

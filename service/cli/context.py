@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import shlex
 import sys
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -43,8 +44,9 @@ from service.wiring import Wiring, provenance
 class Commands:
     """The use cases over given recipes and sweeps; progress goes to ``err``, results to ``out``."""
 
-    def __init__(self, recipes: Mapping[str, str], sweeps: Mapping[str, SweepSpec]) -> None:
-        self.recipes, self.sweeps = recipes, sweeps
+    def __init__(self, recipes: Mapping[str, str], sweeps: Mapping[str, SweepSpec], words: Sequence[str] = ()) -> None:
+        """``words`` are those of the command line, for the notes."""
+        self.recipes, self.sweeps, self.words = recipes, sweeps, words
         self.wiring = Wiring(read_settings())
         self.out, self.err = (
             Console(stderr=stderr, highlight=False, markup=False, emoji=False, width=None if stream.isatty() else 100)
@@ -221,7 +223,8 @@ class Commands:
         )
         source, notes = provenance(), self.wiring.notes()
         note = note_of(experiment, git_sha=source.git_sha, git_dirty=source.dirty, started_s=time.time())
-        note = replace(note, budget_gpu_hours=ledger.limit if ledger else None)
+        command = shlex.join(["caddie", *self.words]) if self.words else ""
+        note = replace(note, budget_gpu_hours=ledger.limit if ledger else None, command=command)
 
         @contextlib.contextmanager
         def watching(what: Experiment = experiment) -> Iterator[Callable[[Experiment], None]]:

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
-from service.cli.context import MakeCommands
+from service.cli.context import Commands, MakeCommands
 from service.cli.options import SEEDS, Json, NonRecord, Seeds, Sets
 from service.cli.show import record_json, show_record, write_json
 from service.errors import SpecError
 from service.experiment import best_honest
+from service.notes import ExperimentNote
 from service.record.field_verify import FieldVerdict, verify_any
 from service.record.verify import Verdict
-from service.recording import record_group
+from service.recording import from_home, record_group
+from service.script_recording import record_script, script_note
 from service.stats import show
 
 
@@ -30,7 +33,7 @@ def add_records(app: typer.Typer, make: MakeCommands) -> None:
 def _add_assemble(record: typer.Typer, make: MakeCommands) -> None:
     @record.command()
     def assemble(
-        recipe: str,
+        recipe: Annotated[str, typer.Argument(help="A recipe, or an experiment of caddie script, by name.")],
         seeds: Seeds = SEEDS,
         set_: Sets = None,
         out: Annotated[Path | None, typer.Option(help="The folder to make.")] = None,
@@ -51,10 +54,16 @@ def _add_assemble(record: typer.Typer, make: MakeCommands) -> None:
         """Make a record folder of a recipe from finished stages; the best honest score is its headline.
 
         When a rule is broken, it is refused and every broken rule is named; --non-record makes it as what it is.
+        Of somebody's script: its best config over all the seeds that it was run with, the script byte for byte.
         """
         if pr and out:
             raise SpecError(f"--pr {pr} and --out {out}: --pr says where by itself; give one of them")
         commands = make()
+        if recipe not in commands.recipes and (note := script_note(commands.wiring.notes().read()[0], recipe)):
+            recipes_own = [*(set_ or []), *([seeds] if seeds != SEEDS else [])]
+            recipes_own += [str(word) for word in (pr, name, baseline_recipe) if word]
+            _assemble_script(commands, note, recipes_own, out, non_record, json_)
+            return
         spec = commands.recipe(recipe, set_)
         baseline = commands.baseline(spec, baseline_recipe)
         groups = commands.finished(commands.run_of(spec, set_, seeds))
@@ -75,6 +84,26 @@ def _add_assemble(record: typer.Typer, make: MakeCommands) -> None:
             show_record(commands.out, recorded)
         if not recorded.verdict.ok:
             raise typer.Exit(1)
+
+
+def _assemble_script(
+    commands: Commands, note: ExperimentNote, unfit: Sequence[str], out: Path | None, non_record: bool, as_json: bool
+) -> None:
+    """The record of a script; what it ran with is known and can't be chosen again."""
+    if unfit:
+        raise SpecError(
+            f"{unfit[0]!r}: a script's record is over the seeds and variables it was run with; leave it out"
+        )
+    recorded = record_script(note, commands.wiring, out=out, non_record=non_record)
+    if as_json:
+        write_json(recorded.to_json())
+        return
+    commands.out.print(f"record    {from_home(recorded.folder)}  (verified)", soft_wrap=True)
+    reading = recorded.verdict.reading
+    if reading:
+        commands.out.print(f"val_bpb   {show(reading.bpb, 8)}, {recorded.title}", soft_wrap=True)
+    for line in recorded.verdict.notes:
+        commands.out.print(f"note      {line}", soft_wrap=True)
 
 
 def _add_verify(record: typer.Typer, make: MakeCommands) -> None:

@@ -338,6 +338,7 @@ HELP = {
     "ui": ["--port", "127.0.0.1", "5000"],
     "sync": ["caddie sync slot-tiny", "--baseline", "--json"],
     "status": ["--json", "Only reads"],
+    "report": ["caddie report slot-tiny --out slot.html", "--price", "--json", "Only reads"],
     "logs": ["caddie logs slot-tiny:train:42 -f", "--follow", "--attempt", "--json"],
     "top": ["--once", "--json"],
     "record": ["assemble", "verify"],
@@ -651,6 +652,25 @@ def test_the_status_says_how_far_each_experiment_is_and_who_leads(
     assert (row["best"]["config"], row["best"]["mean_bpb"]) == (best, pytest.approx(means[best]))
     text = caddie("status").out
     assert all(word in text for word in ("rates-small", "done", "6/6", best, "no stage runs now"))
+
+
+def test_a_report_is_one_file_that_names_the_command_and_the_winner(
+    caddie: Run, home: Path, finished: FolderStore, tmp_path: Path
+) -> None:
+    best = caddie("sweep", "rates", "--no-record", "--json").json()["summary"]["winner"]
+    path = Path(caddie("report", "rates-small", "--json").json()["path"])
+    assert path.parent == home / "reports"
+    page = path.read_text(encoding="utf-8")
+    assert best["config"] in page
+    assert f"{best['mean_bpb']:.4f}" in page
+    assert "caddie sweep rates --no-record --json" in page
+    other = tmp_path / "other.html"
+    said = caddie("report", path.stem, "--out", str(other)).out
+    assert "other.html" in said
+    assert other.read_text(encoding="utf-8") == page
+    refused = caddie("report", "rates-big")
+    assert refused.code == 2
+    assert "no experiment 'rates-big' was run here; there is rates-small" in refused.err
 
 
 def test_a_status_before_anything_was_run_makes_nothing(caddie: Run, home: Path) -> None:

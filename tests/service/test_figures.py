@@ -4,6 +4,7 @@ import math
 import struct
 from collections.abc import Callable, Mapping
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 
@@ -69,6 +70,21 @@ FIGURES: dict[str, Callable[[], bytes]] = {
     "no curve": lambda: draw_loss("x", [Band(title="base", curves=[[]])]),
     "a flat curve": lambda: draw_loss("x", [Band(title="base", curves=[[1.0] * 100])]),
 }
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [
+        lambda: draw_seeds("$x$", grid((0.1, 1), (0.2, 2)), "svg"),
+        lambda: draw_heat("x", grid((0.1, 1), (0.2, 2), (0.2, 1)), "svg"),
+        lambda: draw_loss("x", [Band(title="base", curves=[[6.0, 5.0, 4.0]])], "svg"),
+    ],
+)
+def test_an_svg_is_the_same_every_time_and_needs_no_font(draw: Callable[[], bytes]) -> None:
+    drawn = draw()
+    assert draw() == drawn
+    assert ElementTree.fromstring(drawn).tag.endswith("svg")
+    assert b"<text" not in drawn
 
 
 @pytest.mark.parametrize("draw", FIGURES.values(), ids=FIGURES)
