@@ -34,13 +34,13 @@ MINUTES, CLOCK = "train.minutes", "MAX_WALLCLOCK_SECONDS"
 OWN_NAMES = {"CONFIG": "the bundle itself"}
 
 HEADER = """\
-# One self-contained script: trains, packs and scores one seed, then leaves artifact.bin and a report of each stage.
+# One self-contained script: trains, packs and scores one seed, and leaves artifact.bin and metrics.json of each stage.
 # Bundled from the modules named below; change those, not this file.
 #
 #     torchrun --standalone --nproc_per_node=N train_gpt.py
 #
 # Environment: SEED, DATA_PATH (folder of a prepared corpus), OUT_DIR, DEVICE (cpu or cuda), CPU_THREADS,
-# MAX_WALLCLOCK_SECONDS, and a variable for each knob of the recipe: QK_GAIN_INIT, SLOT_LR, ... (see FIELD_NAMES).
+# MAX_WALLCLOCK_SECONDS, and a variable for each number of the recipe that is read by knob(...) in CONFIG, at the end.
 """
 
 

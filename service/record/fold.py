@@ -48,11 +48,11 @@ def constant_field(world: World, name: str, attribute: str) -> ast.expr | None:
         found = world.member(name, attribute)
         if found is None or not isinstance(found[1], ast.AnnAssign):
             return None
-        owner, statement = found
+        owner = found[0]
         passed = world.passed(owner, attribute)
         if not passed or set_elsewhere(world, owner, attribute):
             return None
-        values = [statement.value if value is DEFAULT else value for value in passed]
+        values = [found[1].value if value is DEFAULT else value for value in passed]
         return _the_same(world, values)
     if world.member(name, attribute) is not None:
         return None
@@ -94,7 +94,7 @@ class Fold(ast.NodeTransformer):
     def visit_Attribute(self, node: ast.Attribute) -> ast.expr:
         value = self._field(node) if isinstance(node.ctx, ast.Load) and is_pure(node.value) else None
         if value is not None and self._means_the_same(value, node):
-            return self._now(_copy(value))
+            return self._now(fresh_copy(value))
         self.generic_visit(node)
         return node
 
@@ -122,7 +122,7 @@ class Fold(ast.NodeTransformer):
         if values is None or len(values) != 1 or not is_fixed(values[0], self.world):
             return node
         if self._means_the_same(values[0], node):
-            return self._now(_copy(values[0]))
+            return self._now(fresh_copy(values[0]))
         return node
 
     def visit_Compare(self, node: ast.Compare) -> ast.expr:
@@ -316,6 +316,7 @@ def _does_something(body: Sequence[ast.stmt]) -> bool:
     return not all(isinstance(statement, ast.Pass) for statement in body)
 
 
-def _copy(node: ast.expr) -> ast.expr:
+def fresh_copy(node: ast.expr) -> ast.expr:
+    """Another tree that says the same; ``copy.deepcopy`` would take along what libraries hang on the shared Load()."""
     fresh: ast.expr = ast.parse(ast.unparse(node), mode="eval").body
     return fresh

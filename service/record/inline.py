@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import ast
-import copy
 from collections.abc import Iterator, Mapping
 
+from service.record.fold import fresh_copy
 from service.record.narrow import calls_of, method_calls
 from service.record.world import World
 
@@ -143,8 +143,8 @@ def _in_order(node: ast.expr) -> Iterator[ast.expr]:
 
 def substituted(expression: ast.expr, given: Mapping[str, ast.expr]) -> ast.expr:
     """A copy of ``expression`` with names replaced."""
-    fresh: ast.expr = _Names(given).visit(copy.deepcopy(expression))
-    return fresh
+    made: ast.expr = _Names(given).visit(fresh_copy(expression))
+    return made
 
 
 class _Names(ast.NodeTransformer):
@@ -152,7 +152,7 @@ class _Names(ast.NodeTransformer):
         self.given = given
 
     def visit_Name(self, node: ast.Name) -> ast.expr:
-        return copy.deepcopy(self.given[node.id]) if node.id in self.given else node
+        return fresh_copy(self.given[node.id]) if node.id in self.given else node
 
 
 class _Replace(ast.NodeTransformer):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator, Sequence
 
-from service.record.narrow import observed
+from service.record.narrow import CALLED_BY_OTHERS, observed
 from service.record.world import World
 
 
@@ -119,20 +119,38 @@ def _registered(statement: ast.stmt) -> set[str]:
 
 
 def drop_methods(world: World) -> bool:
-    """Leave out methods of our own classes that are only called by the name on others; whether there were any."""
+    """Leave out methods that are only called by the name on other classes, and those that every class which is ever
+    constructed has its own of; whether there were any."""
     changed = False
     seen = observed(world)
     for name, node in world.classes.items():
-        if seen is None or name in seen or world.is_foreign(name):
+        if seen is None or name in seen:
             continue
+        hooks = CALLED_BY_OTHERS if world.is_foreign(name) else frozenset()
         family = {*world.family(name), *world.line(name)}
         for part in [one for one in node.body if isinstance(one, ast.FunctionDef)]:
             uses = world.attributes.get(part.name, ())
-            named = part.name in world.strings or part.name.startswith("__")
-            if not named and not any(world.may_be(use.value, family) for use in uses):
+            named = part.name in world.strings or part.name.startswith("__") or part.name in hooks
+            unused = not named and not any(world.may_be(use.value, family) for use in uses)
+            if unused or _is_overridden(world, name, part.name):
                 node.body = [one for one in node.body if one is not part] or [ast.Pass()]
                 changed = True
     return changed
+
+
+def _is_overridden(world: World, name: str, method: str) -> bool:
+    built = [one for one in world.family(name) if world.built(one) != []]
+    owners = [world.member(one, method) for one in built]
+    if not built or name in built or method.startswith("__"):
+        return False
+    # super().method() or Class.method(self)
+    uses = world.attributes.get(method, ())
+    asked = any(isinstance(use.value, ast.Call) or _is_class(world, use) for use in uses)
+    return not asked and all(owner is not None and owner[0] != name for owner in owners)
+
+
+def _is_class(world: World, use: ast.Attribute) -> bool:
+    return isinstance(use.value, ast.Name) and use.value.id in world.classes
 
 
 def _imported(alias: ast.alias) -> str:

@@ -322,10 +322,10 @@ class World:
         for statement in self.classes[name].body:
             if isinstance(statement, ast.FunctionDef) and _decorated(statement, "classmethod"):
                 first = statement.args.args[0].arg
-                for node in ast.walk(statement):
-                    if isinstance(node, ast.Name) and node.id == first:
-                        parent = self.parents[id(node)]
-                        if not (isinstance(parent, ast.Call) and parent.func is node) or self.below[name]:
+                for inner in ast.walk(statement):
+                    if isinstance(inner, ast.Name) and inner.id == first:
+                        parent = self.parents[id(inner)]
+                        if not (isinstance(parent, ast.Call) and parent.func is inner) or self.below[name]:
                             return None
                         calls.append(parent)
         if self.is_dataclass(name):

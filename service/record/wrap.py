@@ -36,12 +36,12 @@ exec(compile(s,"{name}","exec"))
 
 MOST_WORDS = 128
 """Each is one byte from 128 in what LZMA gets, which costs less than saying where the word stood before."""
-_FILTER = {"id": lzma.FILTER_LZMA1, "preset": 9 | lzma.PRESET_EXTREME, "lc": 2, "lp": 0, "pb": 0}
-"""Bytes of text depend on the high bits of the byte before, and not on their place."""
+_FILTER = {"id": lzma.FILTER_LZMA1, "preset": 9 | lzma.PRESET_EXTREME, "lp": 0, "pb": 0}
+"""Bytes of text depend on the byte before (by how many of its bits is tried), and not on their place."""
 
 
 def shipped(spec: RunSpec, corpus: str, corpus_digest: str, root: Path = ROOT) -> tuple[str, str]:
-    """The script of ``spec`` as :func:`service.record.bundle.bundle` makes it, and as it ships.
+    """The script of ``spec`` as its config needs it (:mod:`service.record.specialise`), and as it ships.
 
     Raises:
         SpecError: it can't be bundled.
@@ -86,7 +86,9 @@ def wrap(code: str, named: bool = True) -> str:
     plain = "".join(c if c.isascii() else f"\\u{ord(c):04x}" for c in small)
     if ast.dump(ast.parse(plain)) != ast.dump(ast.parse(small)):
         raise SpecError("a script has letters beyond ASCII outside its strings, or beyond the first plane of Unicode")
-    packed = lzma.compress(with_words(plain), format=lzma.FORMAT_ALONE, filters=[_FILTER])
+    coded = with_words(plain)
+    tried = [lzma.compress(coded, format=lzma.FORMAT_ALONE, filters=[_FILTER | {"lc": lc}]) for lc in range(5)]
+    packed = min(tried, key=len)
     return LOADER.format(readable=READABLE, packed=base64.b85encode(packed).decode(), name=NAME)
 
 
