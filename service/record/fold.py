@@ -186,23 +186,21 @@ class Fold(ast.NodeTransformer):
 
     def _test(self, node: ast.expr) -> ast.expr:
         """An expression of which only its truth counts."""
-        if isinstance(node, ast.BoolOp):
-            ends = isinstance(node.op, ast.Or)
-            values = [self._test(value) for value in node.values]
-            known = [value for value in values if is_literal(value) and truth(value) == ends]
-            if known and all(is_pure(value) for value in values[: values.index(known[0])]):
-                return self._now(ast.Constant(value=ends))
-            kept = [value for value in values if not is_literal(value) or truth(value) == ends]
-            if len(kept) < len(values):
-                self.changed = True
-                return (
-                    kept[0]
-                    if len(kept) == 1
-                    else ast.BoolOp(op=node.op, values=kept)
-                    if kept
-                    else ast.Constant(value=not ends)
-                )
-        return node
+        if not isinstance(node, ast.BoolOp):
+            return node
+        ends = isinstance(node.op, ast.Or)
+        values = [self._test(value) for value in node.values]
+        known = [value for value in values if is_literal(value) and truth(value) == ends]
+        if known and all(is_pure(value) for value in values[: values.index(known[0])]):
+            return self._now(ast.Constant(value=ends))
+        kept = [value for value in values if not is_literal(value) or truth(value) == ends]
+        if len(kept) == len(values):
+            node.values = values
+            return node
+        self.changed = True
+        if not kept:
+            return ast.Constant(value=not ends)
+        return kept[0] if len(kept) == 1 else ast.BoolOp(op=node.op, values=kept)
 
     # statements
 

@@ -51,7 +51,7 @@ FULL = RunConfig(
 )
 
 
-def with_environment(config: RunConfig, environ: Mapping[str, str]) -> RunConfig:
+def with_environment(config: RunConfig, environ: Mapping[str, str]) -> Any:
     """The config of a script that was bundled for ``config``, under these variables."""
     names: dict[str, Any] = {"knob": knob}
     for module in modules_of(config):
@@ -59,8 +59,7 @@ def with_environment(config: RunConfig, environ: Mapping[str, str]) -> RunConfig
     before = dict(os.environ)
     os.environ.update(environ)
     try:
-        made: RunConfig = eval(literal(config, knobs=KNOBS), names)
-        return made
+        return eval(literal(config, knobs=KNOBS), names)
     finally:
         os.environ.clear()
         os.environ.update(before)
@@ -73,10 +72,8 @@ def test_every_variable_sets_its_field_and_only_that(name: str) -> None:
     fitting = {"TRAIN_SEQ_LEN": 1024, "MODEL_DIM": 768, "NUM_HEADS": 16, "NUM_KV_HEADS": 2, "ROPE_DIMS": 8}
     new: Any = (fitting | {"LOOP_START": 3}).get(name)
     if new is None:
-        new = {
-            int: lambda: old - 1 if "BITS" in name else 2 * old + 2 * (not old),
-            float: lambda: old / 2 or 0.25,
-        }[type(old)]()
+        whole = old - 1 if "BITS" in name else 2 * old + 2 * (not old)
+        new = whole if isinstance(old, int) else old / 2 or 0.25
     changed = with_environment(FULL, {name: str(new)})
     assert field_at(changed, path) == new != old
     others = [other for other in FIELD_NAMES.values() if other != path]

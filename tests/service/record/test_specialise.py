@@ -33,11 +33,11 @@ import math
 """
 
 
-def both(body: str, *, config: str = "Config()") -> tuple[dict[str, Any], dict[str, Any], str]:
+def both(body: str, *, config: str = "Config()") -> tuple[Any, dict[str, Any], str]:
     """The globals that a script leaves, those that its packed form leaves, and its specialised text."""
     code = HEAD + textwrap.dedent(body) + f"\nCONFIG = {config}\nif __name__ == '__main__':\n    print(main(CONFIG))\n"
     special = specialise(code)
-    said = []
+    said: list[Any] = []
     for text in (code, special, shortened(special)):
         names: dict[str, Any] = {"__name__": "__main__", "print": said.append}
         exec(compile(text, "script", "exec"), names)

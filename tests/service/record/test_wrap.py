@@ -85,7 +85,19 @@ def test_a_recipe_s_script_packs_to_the_same_bytes_in_every_process() -> None:
     ast.parse(packed)
 
 
-SHIPPED = {"tiny": 20_480, "naive": 20_480, "pr1303": 21_500}
+SHIPPED = {
+    "tiny": 20_480,
+    "pr1303": 21_000,
+    "pr1313": 21_000,
+    "pr1488": 22_100,
+    "pr1176": 22_700,
+    "pr1423": 20_480,
+    "pr1423_as_claimed": 20_480,
+    "pr1394": 20_480,
+    "pr1493": 20_480,
+    "naive": 20_480,
+    "house": 23_200,
+}
 """Bytes that no script may pass. Asked are 20,480; those above it are as near as it has come."""
 
 
