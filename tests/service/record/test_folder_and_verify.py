@@ -384,8 +384,8 @@ def test_changed_code_is_found_by_size_and_by_digest(copy: Path) -> None:
     path.write_text(text, encoding="utf-8")
     readable = copy / "train_gpt_readable.py"
     code = readable.read_text(encoding="utf-8")
-    assert "qk_gain=4.0" in code
-    readable.write_text(code.replace("qk_gain=4.0", "qk_gain=5.0"), encoding="utf-8")
+    assert "'QK_GAIN_INIT', 4.0" in code
+    readable.write_text(code.replace("'QK_GAIN_INIT', 4.0", "'QK_GAIN_INIT', 5.0"), encoding="utf-8")
     (mismatch,) = verify(copy).mismatches
     assert mismatch.startswith("train_gpt_readable.py: sha256 is ")
 
