@@ -1,11 +1,17 @@
-"""The field's environment variables, as they set a bundled ``train_gpt.py`` (names: openai/parameter-golf #1303)."""
+"""The field's environment variables, as they set a bundled ``train_gpt.py`` (names: openai/parameter-golf #1303).
+
+All are numbers. What switches a technique on or off or picks another isn't among them: a script holds the code of its
+own recipe and no other.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+import sys
 from typing import Any
 
-from model.overlay import overlay, parse_value
+LARGEST = 3e38
+"""What float32 holds, about; also NaN and infinity are refused by it."""
 
 FIELD_NAMES = {
     "ITERATIONS": "train.steps",
@@ -26,7 +32,6 @@ FIELD_NAMES = {
     "MUON_MOMENTUM_WARMUP_STEPS": "train.optim.muon_momentum_warmup_steps",
     "HEAD_LR": "train.optim.head_lr",
     "MUON_WD": "train.optim.muon_wd",
-    "MUON_ROW_NORMALIZE": "train.optim.muon_row_normalize",
     "MUON_BACKEND_STEPS": "train.optim.muon_steps",
     "EMBED_WD": "train.optim.embed_wd",
     "SWA_EVERY": "train.swa.every",
@@ -45,12 +50,9 @@ FIELD_NAMES = {
     "ROPE_DIMS": "net.rope_dims",
     "ROPE_BASE": "net.rope_base",
     "ROPE_TRAIN_SEQ_LEN": "net.rope_trained_len",
-    "LN_SCALE": "net.ln_scale",
     "LOGIT_SOFTCAP": "net.logit_cap",
-    "TIE_EMBEDDINGS": "net.tie_embeddings",
     "BIGRAM_VOCAB_SIZE": "net.bigram.rows",
     "BIGRAM_DIM": "net.bigram.width",
-    "TRIGRAM": "net.bigram.trigram",
     "VE_DIM": "net.value_embedding.width",
     "XSA_LAST_N": "net.xsa.last",
     "PARALLEL_RESIDUAL_START": "net.parallel.first",
@@ -63,7 +65,6 @@ FIELD_NAMES = {
     "EMBED_BITS": "pack.embed_bits",
     "MATRIX_CLIP_SIGMAS": "pack.matrices.sigmas",
     "EMBED_CLIP_SIGMAS": "pack.tables.sigmas",
-    "COMPRESSOR": "pack.codec",
     "GPTQ_CALIBRATION_BATCHES": "pack.gptq.batches",
     "EVAL_SEQ_LEN": "score.windows.seq_len",
     "EVAL_STRIDE": "score.windows.stride",
@@ -86,17 +87,17 @@ FIELD_NAMES = {
 }
 
 
-def with_environment(config: Any, environ: Mapping[str, str]) -> Any:
-    """``config`` with every variable of ``environ`` that the field gives a meaning.
+def knob(name: str, default: Any) -> Any:
+    """The number that the variable ``name`` says, of the kind of ``default``, which counts when it isn't set.
 
     Raises:
-        ValueError: a value that doesn't fit, or a knob of something that is off; the message names the variable.
+        SystemExit: it says something else; the message names the variable.
     """
-    changes = {path: parse_value(environ[name]) for name, path in FIELD_NAMES.items() if name in environ}
-    given = [f"{name}={environ[name]}" for name in (*FIELD_NAMES, "MAX_WALLCLOCK_SECONDS") if name in environ]
+    text = os.environ.get(name, default)
     try:
-        if "MAX_WALLCLOCK_SECONDS" in environ:
-            changes["train.minutes"] = float(environ["MAX_WALLCLOCK_SECONDS"]) / 60
-        return overlay(config, changes)
-    except ValueError as error:
-        raise ValueError(f"environment {', '.join(given)}: {error}") from error
+        value = type(default)(text)
+        if 0 <= value < LARGEST:
+            return value
+    except ValueError:
+        pass
+    sys.exit(f"train_gpt.py: {name} must be {type(default).__name__}, 0 or more, got {text}")

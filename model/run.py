@@ -16,16 +16,18 @@ from pathlib import Path
 import torch
 
 from model.adapt.stage import AdaptConfig, prequant_stage
-from model.environment import with_environment
 from model.gang import Gang, join_gang
 from model.job import ARTIFACT, Job
 from model.net.attention import attention_kernel
 from model.quant.pack import PackConfig, pack_stage
-from model.report import REPORT, StageReport, file_ref, write_failure, write_report
+from model.report import REPORT, StageReport, file_ref, write_failure, write_json, write_report
 from model.score.stage import ScoreConfig, score_stage
 from model.train import GPTBuilder, TrainConfig, train_stage
 
+METRICS = "metrics.json"
+
 StageFunction = Callable[[Job, Path, Gang], dict[str, float]]
+RunStage = Callable[[StageFunction, Job, Path, Gang], dict[str, float]]
 GroupFunction = Callable[[Sequence[Job], Sequence[Path], Gang], list[dict[str, float]]]
 
 
@@ -104,21 +106,39 @@ def facts_of(gang: Gang, job: Job) -> dict[str, str | int]:
     }
 
 
-def run_chain(job: Job, out: Path, gang: Gang, code_bytes: int) -> None:
+def run_chain(job: Job, out: Path, gang: Gang, code_bytes: int, run: RunStage = run_stage) -> None:
     """Train, adapt, pack and score one seed below ``out``, each stage in a folder of its own."""
     adapt, score = job.config.adapt, job.config.score
-    stages: list[tuple[str, StageFunction]] = [("train", train_stage)]
+    inputs: dict[str, str] = {}
+
+    def stage(name: str, function: StageFunction) -> None:
+        inputs[name] = str(out / name)
+        run(function, replace(job, stage=name, inputs=inputs), out / name, gang)
+
+    stage("train", train_stage)
     if adapt.prequant is not None:
-        stages.append(("adapt.prequant", prequant_stage))
-    stages.append(("pack", pack_stage))
-    scorers = ("sliding", "ttt", "slot")
-    stages += [(f"score.{name}", score_stage) for name in scorers if getattr(score, name) is not None]
-    for name, function in stages:
-        staged = replace(job, stage=name, inputs={done: str(out / done) for done, _ in stages})
-        run_stage(function, staged, out / name, gang)
-        if name == "pack" and gang.chief:
-            for line in size_lines(job.config.pack, (out / name / ARTIFACT).stat().st_size, code_bytes):
-                gang.log(line)
+        stage("adapt.prequant", prequant_stage)
+    stage("pack", pack_stage)
+    if gang.chief:
+        for line in size_lines(job.config.pack, (out / "pack" / ARTIFACT).stat().st_size, code_bytes):
+            gang.log(line)
+    if score.sliding is not None:
+        stage("score.sliding", score_stage)
+    if score.ttt is not None:
+        stage("score.ttt", score_stage)
+    if score.slot is not None:
+        stage("score.slot", score_stage)
+
+
+def run_bare(function: StageFunction, job: Job, out: Path, gang: Gang) -> dict[str, float]:
+    """:func:`run_stage` for who is alone with a record's script: what the stage measured is its whole report, and a
+    rank that fails says so itself."""
+    out.mkdir(parents=True, exist_ok=True)
+    metrics = function(job, out, gang)
+    gang.barrier()
+    if gang.chief:
+        write_json(out / METRICS, metrics)
+    return metrics
 
 
 def size_lines(config: PackConfig, model_bytes: int, code_bytes: int) -> list[str]:
@@ -130,13 +150,12 @@ def size_lines(config: PackConfig, model_bytes: int, code_bytes: int) -> list[st
 
 
 def script_main(config: RunConfig, script: str, corpus: str, corpus_digest: str, threads: int) -> None:
-    """What a bundled ``train_gpt.py`` does: its recipe as the default, changed by the field's environment variables.
+    """What a bundled ``train_gpt.py`` does with its recipe, in which the field's variables count already.
 
     SEED, DATA_PATH (a prepared corpus), OUT_DIR, DEVICE and CPU_THREADS set what is not in the config.
     """
     environ = os.environ
     try:
-        config = with_environment(config, environ)
         device = environ.get("DEVICE", "cuda" if torch.cuda.is_available() else "cpu")
         job = Job(
             config=config,
@@ -148,6 +167,6 @@ def script_main(config: RunConfig, script: str, corpus: str, corpus_digest: str,
         )
         with join_gang(device, job.threads) as gang:
             out = Path(environ.get("OUT_DIR", f"out_seed{job.seed}"))
-            run_chain(job, out, gang, code_bytes=Path(script).stat().st_size)
+            run_chain(job, out, gang, Path(script).stat().st_size, run_bare)
     except ValueError as error:
         sys.exit(f"train_gpt.py: {error}")

@@ -78,7 +78,7 @@ class BankedMuon(Muon):
         for bank in sorted(self.banks, key=lambda bank: -sum(w.numel() for w in bank.weights)):
             bank.send(gang)
 
-    def parts(self) -> list[Tensor]:
+    def received(self) -> list[Tensor]:
         """The mean gradients of this rank's share, after :meth:`reduce`."""
         return [bank.receive(self.gang) for bank in self.banks]
 
@@ -113,7 +113,7 @@ class ParallelOptimisers(Optimisers):
         gang.average_gradients(others)
         if not clip:
             return
-        parts = self.muon.parts()
+        parts = self.muon.received()
         own = torch.stack([part.float().square().sum() for part in parts]).sum()
         rest = [parameter.grad for parameter in others if parameter.grad is not None]
         squares = gang.sum_(own) + torch.stack([gradient.float().square().sum() for gradient in rest]).sum()

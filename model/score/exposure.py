@@ -24,6 +24,10 @@ class Event:
     """Of a score by a fitted state (SLOT): how far the targets it was fitted on reach beyond ``first``; at most 0 if
     it only knew earlier ones. None: nothing was fitted."""
 
+    def as_json(self) -> dict[str, Any]:
+        """What is known of it, by name."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
+
 
 class Exposure:
     """The notes of one rank, in the order in which things happened; neighbours that say the same are one event."""
@@ -47,7 +51,7 @@ class Exposure:
         self._note(Event(kind="trained", first=first, stop=stop))
 
     def _note(self, event: Event) -> None:
-        last = self.events[-1] if self.events else None
+        last: Event | None = self.events[-1] if self.events else None
         if last and (last.kind, last.stop, last.fitted_ahead) == (event.kind, event.first, event.fitted_ahead):
             self.events[-1] = replace(last, stop=event.stop)
         else:
@@ -56,7 +60,7 @@ class Exposure:
 
 def exposure_json(events: Iterable[Event]) -> list[dict[str, Any]]:
     """Events as ``exposure.json`` holds them."""
-    return [{name: value for name, value in asdict(event).items() if value is not None} for event in events]
+    return [event.as_json() for event in events]
 
 
 def read_exposure(path: Path) -> list[Event]:

@@ -48,7 +48,8 @@ def score_stage(job: Job, out: Path, gang: Gang) -> dict[str, float]:
     """
     scoring = load_scoring(job, gang)
     tally = scoring.tally(gang)
-    scorer: Scorer = getattr(job.config.score, job.stage.removeprefix("score."))
+    score = job.config.score
+    scorer: Scorer = {"score.sliding": score.sliding, "score.ttt": score.ttt, "score.slot": score.slot}[job.stage]
     started = time.perf_counter()
     scorer.score_stream(scoring.net, scoring.stream, job.config.score.windows, tally, gang)
     return close_scoring(job, out, gang, tally, started)

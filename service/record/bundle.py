@@ -17,6 +17,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
+from model.environment import FIELD_NAMES
 from service.errors import SpecError
 from service.source import ROOT, module_tree, modules_of, reach, strip_docstrings
 
@@ -27,16 +28,19 @@ DISPENSABLE: Mapping[str, Callable[[Any], bool]] = {
     "model.quant.fit": lambda config: config.pack.fit_to is None,
 }
 """Modules that are imported by others, and which configs do without them; a name of theirs then says so when called."""
+KNOBS = {path: name for name, path in FIELD_NAMES.items()}
+"""Path of a number in the config -> the variable that sets it."""
+MINUTES, CLOCK = "train.minutes", "MAX_WALLCLOCK_SECONDS"
 OWN_NAMES = {"CONFIG": "the bundle itself"}
 
 HEADER = """\
-# One self-contained script: trains, packs and scores one seed, then leaves artifact.bin and a report of each stage.
+# One self-contained script: trains, packs and scores one seed, and leaves artifact.bin and metrics.json of each stage.
 # Bundled from the modules named below; change those, not this file.
 #
 #     torchrun --standalone --nproc_per_node=N train_gpt.py
 #
 # Environment: SEED, DATA_PATH (folder of a prepared corpus), OUT_DIR, DEVICE (cpu or cuda), CPU_THREADS,
-# MAX_WALLCLOCK_SECONDS, and a variable for each knob of the recipe: QK_GAIN_INIT, SLOT_LR, ... (see FIELD_NAMES).
+# MAX_WALLCLOCK_SECONDS, and a variable for each number of the recipe that is read by knob(...) in CONFIG, at the end.
 """
 
 
@@ -63,7 +67,7 @@ def bundle(config: Any, *, corpus: str, corpus_digest: str, threads: int, root: 
         SpecError: a module breaks a rule of bundling, two define one name, or a value in the config has no literal.
     """
     without = [module for module, unused in DISPENSABLE.items() if unused(config)]
-    modules = reach(sorted({ENTRY, *modules_of(config)}), root, without)
+    modules = reach(sorted({ENTRY, "model.environment", *modules_of(config)}), root, without)
     parts = [take_apart(module, root) for module in modules]
     parts.insert(0, missing(parts, without))
     check_names(parts)
@@ -73,7 +77,7 @@ def bundle(config: Any, *, corpus: str, corpus_digest: str, threads: int, root: 
         [
             f"{HEADER}\nfrom __future__ import annotations\n\n{merge_imports(parts)}",
             *code,
-            f"CONFIG = {literal(config)}",
+            f"CONFIG = {literal(config, knobs=KNOBS)}",
             f'if __name__ == "__main__":\n    script_main({arguments})\n',
         ]
     )
@@ -155,8 +159,9 @@ def merge_imports(parts: Sequence[Part]) -> str:
     return "\n".join(lines)
 
 
-def literal(value: Any, depth: int = 0) -> str:
-    """``value`` as the Python expression that builds it, every field of every config written out.
+def literal(value: Any, depth: int = 0, path: str = "", knobs: Mapping[str, str] = {}) -> str:
+    """``value`` as the Python expression that builds it, every field of every config written out. A number whose path
+    in the config is in ``knobs`` is read from that variable.
 
     Raises:
         SpecError: there is none, e.g. for NaN or a class from outside ``model``.
@@ -165,8 +170,11 @@ def literal(value: Any, depth: int = 0) -> str:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         if not _is_model(type(value).__module__) or "." in type(value).__qualname__:
             raise SpecError(f"config class {type(value).__qualname__} is not a top-level class of model's")
-        fields = [f.name for f in dataclasses.fields(value) if f.init]
-        lines = [f"{inner}{name}={literal(getattr(value, name), depth + 1)},\n" for name in fields]
+        paths = {f.name: f"{path}.{f.name}".lstrip(".") for f in dataclasses.fields(value) if f.init}
+        lines = [
+            f"{inner}{name}={literal(getattr(value, name), depth + 1, below, knobs)},\n"
+            for name, below in paths.items()
+        ]
         return f"{type(value).__name__}({chr(10) if lines else ''}{''.join(lines)}{outer if lines else ''})"
     if isinstance(value, (tuple, list)):
         items = "".join(f"{literal(item, depth)}, " for item in value)
@@ -176,7 +184,20 @@ def literal(value: Any, depth: int = 0) -> str:
     plain = value is None or isinstance(value, (bool, int, float, str))
     if not plain or isinstance(value, Enum) or (isinstance(value, float) and not math.isfinite(value)):
         raise SpecError(f"{value!r} of {type(value).__name__} can't be written into a script")
-    return repr(value)
+    if path == MINUTES and knobs:
+        return f"knob({CLOCK!r}, {_seconds(value)!r}) / 60"
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return f"knob({knobs[path]!r}, {value!r})" if is_number and path in knobs else repr(value)
+
+
+def _seconds(minutes: float) -> float:
+    """A number of seconds that is ``minutes`` to the last bit when it is divided by 60."""
+    guess = minutes * 60.0
+    near = (guess, math.nextafter(guess, math.inf), math.nextafter(guess, 0.0))
+    exact = [seconds for seconds in near if seconds / 60 == minutes]
+    if not exact:
+        raise SpecError(f"{MINUTES}={minutes!r} is no number of seconds: round it")
+    return exact[0]
 
 
 def _code(body: Sequence[ast.stmt]) -> str:

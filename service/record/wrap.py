@@ -3,13 +3,19 @@ openai/parameter-golf #1217. Its bytes are what the cap counts; the readable for
 
 from __future__ import annotations
 
+import ast
 import base64
+import functools
 import lzma
+import re
+from collections import Counter
 from pathlib import Path
 
 from python_minifier import RemoveAnnotationsOptions, minify
 
+from service.errors import SpecError
 from service.record.bundle import bundle
+from service.record.specialise import shortened, specialise
 from service.source import ROOT
 from service.spec import RunSpec
 
@@ -21,24 +27,34 @@ NAME = "train_gpt_packed"
 LOADER = """\
 # {readable} is this program before it was packed; how to run it stands there.
 import base64,linecache as l,lzma
-s=lzma.decompress(base64.b85decode("{packed}")).decode()
+w,s=lzma.decompress(base64.b85decode("{packed}")).decode("l1").split("\\0")
+for i,x in enumerate(w.split()):s=s.replace(chr(128+i),x)
 l.cache["{name}"]=len(s),None,s.splitlines(1),"{name}"
 exec(compile(s,"{name}","exec"))
 """
 """The cache of lines is where ``inspect`` finds a function's source, which Triton compiles kernels from."""
 
-_FILTER = {"id": lzma.FILTER_LZMA1, "preset": 9 | lzma.PRESET_EXTREME, "lc": 4, "lp": 0, "pb": 0}
-"""Bytes of text depend on the high bits of the byte before, and not on their place."""
+MOST_WORDS = 128
+"""Each is one byte from 128 in what LZMA gets, which costs less than saying where the word stood before."""
+_FILTER = {"id": lzma.FILTER_LZMA1, "preset": 9 | lzma.PRESET_EXTREME, "lp": 0, "pb": 0}
+"""Bytes of text depend on the byte before (by how many of its bits is tried), and not on their place."""
 
 
 def shipped(spec: RunSpec, corpus: str, corpus_digest: str, root: Path = ROOT) -> tuple[str, str]:
-    """The script of ``spec`` as :func:`service.record.bundle.bundle` makes it, and as it ships.
+    """The script of ``spec`` as its config needs it (:mod:`service.record.specialise`), and as it ships.
 
     Raises:
         SpecError: it can't be bundled.
     """
-    code = bundle(spec.config, corpus=corpus, corpus_digest=corpus_digest, threads=spec.gang.threads, root=root)
-    return code, wrap(code)
+    joined = bundle(spec.config, corpus=corpus, corpus_digest=corpus_digest, threads=spec.gang.threads, root=root)
+    return pack(joined)
+
+
+@functools.lru_cache(maxsize=8)
+def pack(joined: str) -> tuple[str, str]:
+    """A joined script as its config needs it, and packed."""
+    code = specialise(joined)
+    return code, wrap(shortened(code), named=False)
 
 
 def with_code_bytes(spec: RunSpec, corpus: str, corpus_digest: str) -> RunSpec:
@@ -54,9 +70,9 @@ def with_code_bytes(spec: RunSpec, corpus: str, corpus_digest: str) -> RunSpec:
     return spec.at({"pack.code_bytes": -(-(size + 256) // 128) * 128})
 
 
-def wrap(code: str) -> str:
+def wrap(code: str, named: bool = True) -> str:
     """The script that does what ``code`` does, which lies beside it as :data:`READABLE`. The same code gives the same
-    bytes; all of them are ASCII."""
+    bytes; all of them are ASCII. Without ``named`` its variables' names are short already."""
     # Annotations of arguments stay: Triton reads those of its kernels. Names of classes stay: messages have them.
     kept = RemoveAnnotationsOptions(
         remove_variable_annotations=True,
@@ -64,6 +80,25 @@ def wrap(code: str) -> str:
         remove_argument_annotations=False,
         remove_class_attribute_annotations=False,
     )
-    small = minify(code, remove_annotations=kept, hoist_literals=False, remove_literal_statements=True)
-    packed = lzma.compress(small.encode(), format=lzma.FORMAT_ALONE, filters=[_FILTER])
+    small = minify(
+        code, remove_annotations=kept, hoist_literals=False, remove_literal_statements=True, rename_locals=named
+    )
+    plain = "".join(c if c.isascii() else f"\\u{ord(c):04x}" for c in small)
+    if ast.dump(ast.parse(plain)) != ast.dump(ast.parse(small)):
+        raise SpecError("a script has letters beyond ASCII outside its strings, or beyond the first plane of Unicode")
+    coded = with_words(plain)
+    tried = [lzma.compress(coded, format=lzma.FORMAT_ALONE, filters=[_FILTER | {"lc": lc}]) for lc in range(5)]
+    packed = min(tried, key=len)
     return LOADER.format(readable=READABLE, packed=base64.b85encode(packed).decode(), name=NAME)
+
+
+def with_words(text: str) -> bytes:
+    """The commonest words of an ASCII text, a zero byte, and the text in which each word is a byte of its own."""
+    counts = Counter(re.findall(r"[A-Za-z_]{2,}", text))
+    gains = {word: count * (len(word) ** 0.3 - 1) for word, count in counts.items() if count > 2}
+    words = sorted(
+        sorted(gains, key=lambda word: (-gains[word], word))[:MOST_WORDS], key=lambda word: (-len(word), word)
+    )
+    for number, word in enumerate(words):
+        text = text.replace(word, chr(128 + number))
+    return f"{' '.join(words)}\0{text}".encode("latin-1")

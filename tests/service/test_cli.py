@@ -198,8 +198,8 @@ REFUSED = {
         r"score\.windows\.stride must be 1 to seq_len=256, got 257",
     ),
     "a cap that the code alone breaks": (
-        ["run", "small", "--set", "budget.artifact_bytes=20000"],
-        r"budget\.artifact_bytes=20,000 of small: its code alone takes [\d,]+ bytes.*whatever pack\.\* says",
+        ["run", "small", "--set", "budget.artifact_bytes=15000"],
+        r"budget\.artifact_bytes=15,000 of small: its code alone takes [\d,]+ bytes.*whatever pack\.\* says",
     ),
     "a broken value": (["plan", "small", "--set", "gang.ranks=0"], r"gang\.ranks.* 1 or more, got 0"),
     "a change without a value": (["run", "small", "--set", "train.steps"], r"--set 'train\.steps': write it as PATH"),

@@ -36,7 +36,7 @@ from model.score.stage import ScoreConfig
 from model.score.windows import WindowConfig
 from model.train import TrainConfig
 from service.errors import SpecError
-from service.record.bundle import bundle, literal
+from service.record.bundle import KNOBS, bundle, literal
 from service.source import ROOT
 
 NET = GPTConfig(vocab_size=320, layers=2, dim=32, heads=2, kv_heads=1, mlp_mult=2, rope_dims=8)
@@ -140,12 +140,15 @@ def test_the_config_comes_back_equal_and_its_type_hints_resolve(script: Any) -> 
         assert typing.get_type_hints(type(part))
 
 
-def test_the_fields_variables_change_the_bundled_config(script: Any) -> None:
-    changed = script.with_environment(script.CONFIG, {"QK_GAIN_INIT": "5.25", "SLOT_LR": "0.004", "ITERATIONS": "7"})
+def test_the_fields_variables_change_the_bundled_config(monkeypatch: pytest.MonkeyPatch, script: Any) -> None:
+    for name, value in {"QK_GAIN_INIT": "5.25", "SLOT_LR": "0.004", "ITERATIONS": "7"}.items():
+        monkeypatch.setenv(name, value)
+    changed = eval(literal(CONFIG, knobs=KNOBS), vars(script))
     assert (changed.net.qk_gain, changed.score.slot.lr, changed.train.steps) == (5.25, 0.004, 7)
     assert (script.CONFIG.net.qk_gain, script.CONFIG.train.steps) == (4.0, 3)
-    with pytest.raises(ValueError, match="SLOT_STEPS"):
-        script.with_environment(script.CONFIG, {"SLOT_STEPS": "many"})
+    monkeypatch.setenv("SLOT_STEPS", "many")
+    with pytest.raises(SystemExit, match="SLOT_STEPS"):
+        eval(literal(CONFIG, knobs=KNOBS), vars(script))
 
 
 def test_the_bundled_chain_gives_the_same_bits_as_the_modules(script: Any, corpus_folder: Path, tmp_path: Path) -> None:

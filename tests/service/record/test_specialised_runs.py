@@ -1,0 +1,86 @@
+"""What ships computes what the modules compute, to the last bit: the packed script leaves the same artifact and prints
+the same scores as the script that is only joined."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import io
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from model.data.shards import open_corpus
+from model.overlay import overlay
+from service.record.bundle import bundle
+from service.record.specialise import specialise
+from service.record.wrap import pack
+from sweeps.recipes import RECIPES
+
+
+def small(name: str, corpus_folder: Path) -> Any:
+    """A recipe's config, on the tests' text."""
+    module, _, function = RECIPES[name].partition(":")
+    config = getattr(importlib.import_module(module), function)().config
+    changes: dict[str, Any] = {
+        "net.vocab_size": open_corpus(corpus_folder).vocab_size,
+        "train.steps": 3,
+        "train.batch_tokens": 128,
+        "train.seq_len": 32,
+        "score.windows.seq_len": 32,
+        "score.windows.stride": 24,
+    }
+    if config.score.ttt is not None:
+        changes["score.ttt.chunk_tokens"] = 64
+    if getattr(config.score.slot, "after", None) is not None:
+        changes["score.slot.after.chunk_tokens"] = 64
+    return overlay(config, changes)
+
+
+@contextlib.contextmanager
+def environment(**values: str) -> Iterator[None]:
+    before = dict(os.environ)
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+def run(text: str, place: Path, corpus: Path, **values: str) -> dict[str, bytes]:
+    """What a script leaves and prints, without what a clock says."""
+    place.mkdir()
+    path = place / "train_gpt.py"
+    path.write_text(text, encoding="utf-8")
+    module = ModuleType("__main__")
+    module.__file__ = str(path)
+    said = io.StringIO()
+    main, sys.modules["__main__"] = sys.modules["__main__"], module
+    try:
+        here = environment(DATA_PATH=str(corpus), OUT_DIR=str(place / "out"), DEVICE="cpu", SEED="5", **values)
+        with here, contextlib.redirect_stdout(said):
+            exec(compile(text, str(path), "exec"), module.__dict__)
+    finally:
+        sys.modules["__main__"] = main
+    files = [path for path in sorted((place / "out").rglob("*")) if path.suffix != ".json"]
+    left = {str(path.relative_to(place)): path.read_bytes() for path in files if path.is_file()}
+    left["curve"] = (place / "out" / "train" / "curve.json").read_bytes()
+    left["scores"] = "\n".join(line for line in said.getvalue().splitlines() if "_exact" in line).encode()
+    return left
+
+
+@pytest.mark.parametrize("name", os.environ.get("SPECIALISED", "tiny pr1176_tiny").split())
+def test_what_ships_computes_what_is_joined(name: str, corpus_folder: Path, tmp_path: Path) -> None:
+    joined = bundle(small(name, corpus_folder), corpus="", corpus_digest="", threads=1)
+    readable, packed = pack(joined)
+    knobs = {"MATRIX_LR": "0.03", "EVAL_STRIDE": "28"}
+    expected = run(joined, tmp_path / "joined", corpus_folder, **knobs)
+    assert expected["scores"].count(b"val_bpb") == len(expected["scores"].splitlines()) >= 1
+    assert run(packed, tmp_path / "packed", corpus_folder, **knobs) == expected
+    assert readable == specialise(joined)
