@@ -27,7 +27,7 @@ def test_a_driver_killed_in_the_middle_leaves_nobody_and_the_next_run_finishes(p
     assert {key: place.attempts()[key] for key in finished} == tries, "a finished stage was computed again"
 
 
-@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("sign", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.long)])
 def test_an_interrupted_run_ends_its_gangs_and_says_so(place: Place, sign: signal.Signals) -> None:
     driver = place.start("run", "tiny", "--seeds", "1,2", *place.small(score__slot="none", train__steps=100_000))
     wait_until("training is under way", lambda: place.log_says("train-*", "step:4/"))

@@ -52,7 +52,7 @@ def done_by_two(tmp_path_factory: pytest.TempPathFactory, documents: Path, head:
     return Done(place=place, answer=json.loads(ended.stdout) | {"record": record}, record=Path(record["folder"]))
 
 
-@pytest.mark.parametrize(("world", "configs"), [("done", 3), ("done_by_two", 1)])
+@pytest.mark.parametrize(("world", "configs"), [("done", 3), pytest.param("done_by_two", 1, marks=pytest.mark.long)])
 def test_two_seeds_become_a_verified_record(world: str, configs: int, request: pytest.FixtureRequest) -> None:
     done = request.getfixturevalue(world)
     assert done.answer["record"]["ok"], done.answer["record"]["mismatches"]
@@ -67,11 +67,13 @@ def test_two_seeds_become_a_verified_record(world: str, configs: int, request: p
     assert lines[4].startswith("- three_seeds: n = 2 (1, 2)")
 
 
+@pytest.mark.long
 def test_a_pull_request_s_record_lies_where_the_field_has_it(done_by_two: Done) -> None:
     place = done_by_two.record.relative_to(done_by_two.record.parents[2])
     assert re.fullmatch(r"records/track_non_record_tiny_cpu/\d{4}-\d{2}-\d{2}_Two_ranks", str(place))
 
 
+@pytest.mark.long
 def test_gangs_of_one_and_of_two_learn_the_same_curve(done: Done, done_by_two: Done) -> None:
     curves = []
     for one in (done, done_by_two):
@@ -109,7 +111,7 @@ def test_a_second_run_finds_every_stage_done(done: Done) -> None:
     assert done.place.attempts() == before
 
 
-@pytest.mark.parametrize("world", ["done", "done_by_two"])
+@pytest.mark.parametrize("world", ["done", pytest.param("done_by_two", marks=pytest.mark.long)])
 def test_the_bundled_script_reproduces_a_seed_byte_for_byte(
     world: str, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:

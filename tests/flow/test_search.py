@@ -71,6 +71,7 @@ def test_a_race_stops_who_cannot_win_and_confirms_the_winner_on_fresh_seeds(plac
     assert place.attempts() == tried
 
 
+@pytest.mark.long
 def test_a_budget_launches_what_it_pays_names_what_it_does_not_and_the_next_run_goes_on(
     place: Place, head: Head
 ) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
+from mlflow.tracking import MlflowClient
 
 from model.data.shards import Corpus, open_corpus
 from model.report import StageReport, file_ref, write_report
@@ -159,6 +160,14 @@ def finish() -> Finish:
 def measured() -> Callable[[PlannedStage], float]:
     """The number that ``finish`` gives a stage."""
     return number_of
+
+
+@pytest.fixture(scope="session")
+def empty_mlflow(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """MLflow's store in SQLite in which nothing has been written yet, to be copied: making one takes seconds."""
+    path = tmp_path_factory.mktemp("mlflow") / "empty.db"
+    MlflowClient(f"sqlite:///{path}").search_experiments()
+    return path
 
 
 PROSE = (

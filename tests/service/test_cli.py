@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import sqlite3
@@ -18,6 +19,7 @@ from model.data.shards import Corpus
 from model.stages import Stage
 from service.adapters.notes_fs import NoteFolder
 from service.adapters.store_fs import FolderStore
+from service.audit import plan_audit
 from service.cli.app import run_command, script_words
 from service.cli.context import Commands
 from service.cli.show import show_groups
@@ -594,10 +596,11 @@ def test_the_pages_are_served_to_this_machine_from_the_runs_store(
 
 
 def test_the_view_is_rebuilt_from_the_store_alone_and_doing_it_twice_changes_nothing(
-    caddie: Run, home: Path, finished: FolderStore, monkeypatch: pytest.MonkeyPatch
+    caddie: Run, home: Path, finished: FolderStore, empty_mlflow: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert "MLflow is behind" in caddie("sweep", "rates", "--no-record", "--json").err
     assert not (home / "mlflow.db").exists()
+    shutil.copy(empty_mlflow, home / "mlflow.db")
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
     made = caddie("sync", "--json").json()
     runs = 3 * (1 + len(SEEDS))
@@ -712,8 +715,15 @@ def test_a_price_counts_in_dollars_only_and_the_environment_may_set_it(
 
 
 def test_a_reused_training_is_in_the_plan_in_the_result_s_keys_and_in_mlflow_and_in_no_record(
-    caddie: Run, home: Path, finished: FolderStore, small_corpus: Corpus, finish: Callable[..., Any], monkeypatch: Any
+    caddie: Run,
+    home: Path,
+    finished: FolderStore,
+    small_corpus: Corpus,
+    finish: Callable[..., Any],
+    empty_mlflow: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    shutil.copy(empty_mlflow, home / "mlflow.db")
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
     old, own = plan_seed(small(), 7, small_corpus)[0], plan_seed(small().at({"train.steps": 5}), 7, small_corpus)[0]
     words = ["small", "--seeds", "7", "--set", "train.steps=5", "--set", "score.slot=none", "--reuse", old.key]
@@ -756,8 +766,14 @@ def test_the_closing_lines_say_who_won_what_it_took_and_where_to_look(
 
 
 def test_a_webhook_is_told_of_a_sweep_and_a_dead_one_changes_nothing(
-    caddie: Run, finished: FolderStore, small_corpus: Corpus, monkeypatch: pytest.MonkeyPatch
+    caddie: Run,
+    finished: FolderStore,
+    small_corpus: Corpus,
+    finish: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    for overlay in RATES.grid():  # so that no gang is started for the audit of what is then refused
+        finish(finished, plan_audit(small().at(overlay), small_corpus, Stage.SLOT), {})
     with hook_server() as (url, told):
         monkeypatch.setenv("CADDIE_WEBHOOK_URL", url)
         answer = caddie("sweep", "rates", "--no-record", "--json")

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -113,7 +114,11 @@ def test_what_makes_no_sense_is_refused(words: list[str], message: str, capsys: 
     assert message in capsys.readouterr().err
 
 
-def test_the_records_are_imported_into_mlflow_once(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_records_are_imported_into_mlflow_once(
+    home: Path, empty_mlflow: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (home / "home").mkdir()
+    shutil.copy(empty_mlflow, home / "home" / "mlflow.db")
     words = ["leaderboard", "--import", "--into", "slot-tiny", "--json"]
     runs = sum(1 + row.record.claimed.n for row in rows_of())
     for created in (runs, 0):

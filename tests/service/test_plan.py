@@ -389,7 +389,7 @@ def test_no_record_is_made_of_reused_stages(
     assert reuse_of(experiment.base.plans) == [f"{old.key} of seed 1 stands for {own.key}"]
     wiring = Wiring(read_settings({"CADDIE_HOME": os.fspath(store.stages.parent)}))
     with pytest.raises(RecordError, match=f"{old.key} of seed 1 stands for {own.key}; run it without --reuse"):
-        record_group(groups[1], groups, wiring)
+        record_group(groups[1], groups, wiring, baseline=spec)
 
 
 FRESH = (7, 8, 9)

@@ -50,15 +50,8 @@ def tracker(place: Path) -> MlflowTracker:
 
 
 @pytest.fixture(scope="module")
-def empty(place: Path) -> Path:
-    """A store in which nothing has been written yet, to be copied."""
-    MlflowClient(f"sqlite:///{place / 'empty.db'}").search_experiments()
-    return place / "empty.db"
-
-
-@pytest.fixture(scope="module")
-def client(place: Path, tracker: MlflowTracker, empty: Path) -> MlflowClient:
-    shutil.copy(empty, place / "mlflow.db")
+def client(place: Path, tracker: MlflowTracker, empty_mlflow: Path) -> MlflowClient:
+    shutil.copy(empty_mlflow, place / "mlflow.db")
     return MlflowClient(f"sqlite:///{place / 'mlflow.db'}")
 
 
@@ -283,7 +276,13 @@ def test_a_config_that_two_experiments_share_is_one_row_of_the_version_that_comp
 
 
 def test_the_view_is_rebuilt_from_notes_and_store_as_it_was(
-    sync: Sync, tracker: MlflowTracker, client: MlflowClient, name: str, group: MakeGroup, empty: Path, tmp_path: Path
+    sync: Sync,
+    tracker: MlflowTracker,
+    client: MlflowClient,
+    name: str,
+    group: MakeGroup,
+    empty_mlflow: Path,
+    tmp_path: Path,
 ) -> None:
     groups = [
         group({}, Stage.SLIDING, BASE, exposed=0, tokens=4096),
@@ -292,7 +291,7 @@ def test_the_view_is_rebuilt_from_notes_and_store_as_it_was(
     ]
     sync(tracker, name, [group({}, Stage.SLIDING, BASE)])
     sync(tracker, name, groups, alive=False)
-    shutil.copy(empty, tmp_path / "again.db")
+    shutil.copy(empty_mlflow, tmp_path / "again.db")
     again = MlflowTracker(f"sqlite:///{tmp_path / 'again.db'}", tmp_path / "artifacts")
     assert sync(again, name, groups, alive=False) == Synced(created=12)
     assert told(MlflowClient(again.uri), name) == told(client, name)

@@ -72,6 +72,7 @@ def test_the_view_in_postgresql_says_what_the_one_in_sqlite_says_and_syncing_it_
     corpus: Corpus,
     store: FolderStore,
     finish: Callable[..., Any],
+    empty_mlflow: Path,
 ) -> None:
     overlay = {"score.slot.lr": 0.5}
     base = contend(spec, {}, SEEDS, corpus, Stage.SLIDING, (Stage.SLIDING,))
@@ -83,6 +84,7 @@ def test_the_view_in_postgresql_says_what_the_one_in_sqlite_says_and_syncing_it_
     experiment = Experiment(name="rates-tiny", seeds=SEEDS, contenders=(base, trial))
     view = view_of([note_of(experiment, git_sha="abc", git_dirty=True, started_s=1e9)], store, lambda _: False)
 
+    shutil.copy(empty_mlflow, tmp_path / "mlflow.db")
     addresses = {"postgresql": postgres, "sqlite": f"sqlite:///{tmp_path / 'mlflow.db'}"}
     for name, uri in addresses.items():
         assert MlflowTracker(uri, tmp_path / name).sync(view) == Synced(created=6)
