@@ -64,8 +64,8 @@ CLOCKS = (
     ),
     Clock(
         files=r"records/[^/]+/submission\.json",
-        pattern=rb'"(?:step_avg_ms|train_time_s|eval_time_s)": ' + NUMBER,
-        what="seconds of training and evaluation, and milliseconds a step",
+        pattern=rb'"(?:step_avg_ms|train_time_s|eval_time_s|slowest_s)": ' + NUMBER,
+        what="seconds of training and evaluation, by seed and the slowest, and milliseconds a step",
     ),
     Clock(
         files=r"records/[^/]+/README\.md",
