@@ -5,9 +5,10 @@ expression is, as the annotations say, which mypy holds against the code. Nothin
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable
 from typing import NamedTuple
+
+from service.record.scopes import Scope, bind
 
 Function = ast.FunctionDef | ast.Lambda
 FOREIGN = "<foreign>"
@@ -29,25 +30,6 @@ class Kind(NamedTuple):
     sure: bool
 
 
-@dataclass(eq=False)
-class Scope:
-    """The names that one function, comprehension or lambda binds, each with the expressions that it is bound to, with
-    its annotation, or with neither where that isn't known."""
-
-    outer: Scope | None
-    owner: str | None = None
-    """The class whose method this is."""
-    values: dict[str, list[ast.expr] | None] = field(default_factory=dict)
-    annotations: dict[str, ast.expr] = field(default_factory=dict)
-
-    def find(self, name: str) -> Scope | None:
-        """The scope that binds ``name`` as it is seen from here."""
-        here: Scope | None = self
-        while here is not None and name not in here.values:
-            here = here.outer
-        return here
-
-
 class World:
     """A script's tree with what can be looked up in it. Whoever changes the tree makes a new one."""
 
@@ -59,7 +41,7 @@ class World:
         self.nonlocals = [node for node in ast.walk(tree) if isinstance(node, ast.Nonlocal)]
         self.scopes: dict[int, Scope] = {}
         self.nodes: list[ast.AST] = []
-        _bind(self.module, tree.body)
+        bind(self.module, tree.body)
         self.parents: dict[int, ast.AST] = {}
         for statement in tree.body:
             self._walk(statement, self.module)
@@ -125,7 +107,7 @@ class World:
                 names = [argument.arg for argument in arguments.args]
                 if names and not _decorated(node, "staticmethod"):
                     scope.annotations[names[0]] = ast.Name(id=outer.owner, ctx=ast.Load())
-            _bind(scope, node.body)
+            bind(scope, node.body)
             for inner in self.nonlocals:
                 scope.values.update(dict.fromkeys(name for name in inner.names if name in scope.values))
         return scope
@@ -359,50 +341,6 @@ class World:
     def is_global(self, node: ast.Name) -> bool:
         home = self.scopes.get(id(node), self.module).find(node.id)
         return home is None or home is self.module
-
-
-def _bind(scope: Scope, body: Sequence[ast.stmt]) -> None:
-    """The names that statements bind, without those of inner functions; None for those that are bound otherwise than by
-    plain assignments."""
-    plain: set[int] = set()
-    for node in _own(body):
-        if isinstance(node, ast.Assign) and len(node.targets) == 1 and isinstance(node.targets[0], ast.Name):
-            plain.add(id(node.targets[0]))
-            _add(scope, node.targets[0].id, node.value)
-        elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
-            plain.add(id(node.target))
-            scope.annotations.setdefault(node.target.id, node.annotation)
-            if node.value is not None:
-                _add(scope, node.target.id, node.value)
-        elif isinstance(node, (ast.FunctionDef, ast.ClassDef)):
-            scope.values[node.name] = None
-        elif isinstance(node, (ast.Import, ast.ImportFrom)):
-            scope.values.update({(alias.asname or alias.name).split(".")[0]: None for alias in node.names})
-        elif isinstance(node, ast.ExceptHandler) and node.name:
-            scope.values[node.name] = None
-        elif isinstance(node, (ast.Global, ast.Nonlocal)):
-            scope.values.update(dict.fromkeys(node.names))
-        elif isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load) and id(node) not in plain:
-            scope.values[node.id] = None
-
-
-def _own(body: Sequence[ast.stmt]) -> Iterator[ast.AST]:
-    """All nodes of statements but those inside functions, lambdas, classes and comprehensions."""
-    todo: list[ast.AST] = list(reversed(body))
-    while todo:
-        node = todo.pop()
-        yield node
-        inside = (ast.FunctionDef, ast.Lambda, ast.ClassDef, ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
-        if not isinstance(node, inside):
-            todo += ast.iter_child_nodes(node)
-        elif not isinstance(node, (ast.FunctionDef, ast.Lambda, ast.ClassDef)):
-            todo += [part.target for part in ast.walk(node) if isinstance(part, ast.NamedExpr)]
-
-
-def _add(scope: Scope, name: str, value: ast.expr) -> None:
-    known = scope.values.setdefault(name, [])
-    if known is not None:
-        known.append(value)
 
 
 def _decorated(node: ast.FunctionDef | ast.ClassDef, name: str) -> bool:
