@@ -61,7 +61,8 @@ def _add_assemble(record: typer.Typer, make: MakeCommands) -> None:
         commands = make()
         if recipe not in commands.recipes and (note := script_note(commands.wiring.notes().read()[0], recipe)):
             recipes_own = [*(set_ or []), *([seeds] if seeds != SEEDS else [])]
-            recipes_own += [str(word) for word in (pr, name, baseline_recipe) if word]
+            options = {"--pr": pr, "--name": name, "--baseline-recipe": baseline_recipe}
+            recipes_own += [f"{option} {value}" for option, value in options.items() if value]
             _assemble_script(commands, note, recipes_own, out, non_record, json_)
             return
         spec = commands.recipe(recipe, set_)
@@ -92,7 +93,8 @@ def _assemble_script(
     """The record of a script; what it ran with is known and can't be chosen again."""
     if unfit:
         raise SpecError(
-            f"{unfit[0]!r}: a script's record is over the seeds and variables it was run with; leave it out"
+            f"{unfit[0]!r}: a script's record is over the seeds and variables it was run with, under its own name, "
+            "and --out says where; leave it out"
         )
     recorded = record_script(note, commands.wiring, out=out, non_record=non_record)
     if as_json:

@@ -128,10 +128,12 @@ def test_an_experiment_that_is_no_script_s_is_not_taken_for_one(experiment: Expe
     assert script_note([replace(note, configs=(replace(base, headline="score.slot"),))], note.name) is None  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("words", [["--seeds", "1,2,3"], ["--set", "A=1"]])
+@pytest.mark.parametrize("words", [["--seeds", "1,2,3"], ["--set", "A=1"], ["--name", "Mine"]])
 def test_what_a_script_was_run_with_cannot_be_chosen_again(
     experiment: Experiment, wiring: Wiring, words: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     noted(experiment, wiring)
     assert run_command(["record", "assemble", "sweep-Mine-train", *words], {}, {}) == 2
-    assert "over the seeds and variables it was run with" in capsys.readouterr().err
+    said = " ".join(capsys.readouterr().err.split())
+    assert "over the seeds and variables it was run with" in said
+    assert words[-1] in said
